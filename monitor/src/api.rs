@@ -3,6 +3,7 @@
 
 pub mod access;
 mod browser_headers;
+mod compression;
 pub mod control;
 pub mod http;
 mod metrics_sockets;

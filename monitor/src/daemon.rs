@@ -354,7 +354,9 @@ impl Daemon {
 
     /// Whether the last tick left work undone.
     fn is_behind(&self) -> bool {
-        self.core.wants_inspection() || self.intake.reconciler.is_behind()
+        self.core.wants_inspection()
+            || self.intake.is_behind()
+            || self.intake.reconciler.is_behind()
     }
 
     /// One tick: first the clock, then the rings, then the core's deadlines and actions. In this order,
@@ -384,7 +386,7 @@ impl Daemon {
         self.show_frames();
     }
 
-    /// Empties both rings.
+    /// Reads what both rings have.
     fn drain(&mut self) {
         let outputs = &mut self.outputs;
         let may_have_lost = self.intake.drain(&mut self.core, |closed, core| {

@@ -18,6 +18,7 @@ mod verdicts;
 
 use std::borrow::Cow;
 
+use jiff::Timestamp;
 use monitor_common::{
     Direction,
     stats::{Counter, ListenerStats},
@@ -46,7 +47,10 @@ pub struct Scrape<'a> {
     pub now: Ktime,
     /// The start on both clocks, the same in every scrape, so that a moment always has the same time.
     pub clocks: Now,
-    pub process: &'a ProcessFigures,
+    /// When the process started.
+    pub started: Timestamp,
+    /// `None` if it cannot be read. The metrics of the process are then left out.
+    pub process: Option<&'a ProcessFigures>,
     pub losses: &'a Losses,
     pub degraded: bool,
     /// Lookups of owners that failed, by reason.
@@ -175,7 +179,7 @@ pub(crate) mod tests {
 
     fn process() -> ProcessFigures {
         ProcessFigures {
-            started: jiff::Timestamp::UNIX_EPOCH,
+            started: Timestamp::UNIX_EPOCH,
             cpu: Duration::from_millis(1_230),
             resident_bytes: 5_000_000,
             virtual_bytes: 9_000_000,
@@ -187,15 +191,25 @@ pub(crate) mod tests {
 
     /// Of one listener that saw nothing.
     pub(crate) fn exposition() -> Exposition {
-        exposed(&ListenerStats::EMPTY, &Tally::default(), Vec::new())
+        exposition_with(Some(process()))
+    }
+
+    fn exposition_with(process: Option<ProcessFigures>) -> Exposition {
+        let tally = Tally::default();
+        exposed(&ListenerStats::EMPTY, &tally, Vec::new(), process)
     }
 
     fn scraped(stats: &ListenerStats, tally: &Tally, workloads: Vec<&Workloads>) -> String {
-        let exposition = exposed(stats, tally, workloads);
+        let exposition = exposed(stats, tally, workloads, Some(process()));
         exposition.encode(Format::Text).expect("valid families")
     }
 
-    fn exposed(stats: &ListenerStats, tally: &Tally, workloads: Vec<&Workloads>) -> Exposition {
+    fn exposed(
+        stats: &ListenerStats,
+        tally: &Tally,
+        workloads: Vec<&Workloads>,
+        process: Option<ProcessFigures>,
+    ) -> Exposition {
         let listeners = [ListenerConfig {
             rules: ListenerRules::new("8080", None),
             ports: vec![PortRange(8080..=8080)],
@@ -209,9 +223,10 @@ pub(crate) mod tests {
             now: Ktime::ZERO,
             clocks: Now {
                 at: Ktime::ZERO,
-                ts: jiff::Timestamp::UNIX_EPOCH,
+                ts: Timestamp::UNIX_EPOCH,
             },
-            process: &process(),
+            started: Timestamp::UNIX_EPOCH,
+            process: process.as_ref(),
             losses: &Losses::default(),
             degraded: false,
             owner_gaps: &[("walk_cut", 8)],
@@ -228,6 +243,22 @@ pub(crate) mod tests {
             programs: &[],
             kernel: "6.1.0",
         })
+    }
+
+    #[test]
+    fn a_process_that_cannot_be_read_leaves_out_only_its_own_metrics() {
+        let lines = |process| {
+            let text = exposition_with(process).encode(Format::OpenMetrics);
+            let text = text.expect("valid families");
+            text.lines().map(str::to_owned).collect::<Vec<_>>()
+        };
+        let (full, without) = (lines(Some(process())), lines(None));
+        let others = full.iter().filter(|line| !line.contains("process_"));
+        assert_eq!(
+            without.iter().collect::<Vec<_>>(),
+            others.collect::<Vec<_>>()
+        );
+        assert!(full.len() > without.len());
     }
 
     #[test]

@@ -131,7 +131,8 @@ impl Scene {
                 at: START,
                 ts: started(),
             },
-            process: &ProcessFigures {
+            started: started(),
+            process: Some(&ProcessFigures {
                 started: started(),
                 cpu: Duration::from_millis(u64::from(self.counts[0])),
                 resident_bytes: u64::from(self.counts[1]) << 20,
@@ -139,7 +140,7 @@ impl Scene {
                 open_fds: 7,
                 max_fds: self.counts[2].is_multiple_of(2).then_some(1024),
                 threads: 4,
-            },
+            }),
             losses: &Losses::default(),
             degraded: true,
             owner_gaps: &[("walk_cut", 1)],

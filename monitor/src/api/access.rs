@@ -15,10 +15,11 @@ use std::{
 };
 
 use axum::{
+    Extension,
     extract::{Request, State},
     http::{
         HeaderName, HeaderValue, StatusCode,
-        header::{AUTHORIZATION, RETRY_AFTER, WWW_AUTHENTICATE},
+        header::{AUTHORIZATION, CONNECTION, RETRY_AFTER, WWW_AUTHENTICATE},
     },
     middleware::Next,
     response::{IntoResponse, Response},
@@ -45,11 +46,13 @@ struct Current {
     failures: u64,
 }
 
+/// How TLS is served; `None` for plain HTTP.
+pub(super) type Tls = Option<Arc<ServerConfig>>;
+
 /// What one reading of the files gave.
 #[derive(Debug, Default)]
 pub(super) struct Rules {
-    /// `None` for plain HTTP.
-    pub(super) tls: Option<Arc<ServerConfig>>,
+    pub(super) tls: Tls,
     auth: Option<Arc<BasicAuth>>,
     headers: Vec<(HeaderName, HeaderValue)>,
 }
@@ -107,7 +110,7 @@ impl Access {
                 Err(error) => {
                     current.failures += 1;
                     log::error!(
-                        "{error}. The metrics server keeps its rules until the file is right"
+                        "{error}. The metrics server keeps the old rules until the file is valid"
                     );
                 }
             }
@@ -124,7 +127,7 @@ impl Access {
 
 /// One attempt to read everything.
 struct Reading {
-    /// As far as they are known, each as it was before it was read.
+    /// Those that are known, each as it was before it was read.
     files: Vec<(PathBuf, Stamp)>,
     rules: Result<Rules, AccessError>,
 }
@@ -158,9 +161,11 @@ impl Rules {
     }
 }
 
-/// Refuses a request without a valid password, and adds the configured headers.
+/// Refuses a request without a valid password, and adds the configured headers. The response to a request on a
+/// connection with older rules of TLS is its last one.
 pub(super) async fn check(
     State(access): State<Arc<Access>>,
+    Extension(tls): Extension<Tls>,
     request: Request,
     next: Next,
 ) -> Response {
@@ -183,7 +188,20 @@ pub(super) async fn check(
     for (name, value) in &rules.headers {
         response.headers_mut().insert(name, value.clone());
     }
+    if !is_same(&tls, &rules.tls) {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(CONNECTION, close);
+    }
     response
+}
+
+/// Whether both are of the same reading of the files.
+fn is_same(one: &Tls, other: &Tls) -> bool {
+    match (one, other) {
+        (None, None) => true,
+        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+        _ => false,
+    }
 }
 
 /// How long a file must be unchanged before it is read: it may still be written.

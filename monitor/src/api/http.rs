@@ -16,25 +16,33 @@ use axum::{
     Router,
     extract::{RawQuery, State},
     http::{
-        HeaderMap, StatusCode,
-        header::{ACCEPT, CONTENT_TYPE, VARY},
+        HeaderMap, HeaderValue, StatusCode,
+        header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, VARY},
     },
     middleware,
     response::{Html, IntoResponse, Response},
     routing::get,
 };
+use hyper::{
+    body::Incoming,
+    server::conn::http1,
+    service::{Service as _, service_fn},
+};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
 use tokio::{
     runtime,
-    sync::{mpsc, oneshot},
+    sync::{Semaphore, mpsc, oneshot},
     task::{self, JoinSet},
 };
-use tower_http::compression::CompressionLayer;
 
 use super::{
     access::{self, Access},
-    browser_headers, metrics_sockets, negotiation,
+    browser_headers, compression, metrics_sockets, negotiation,
     page::{self, PageData},
-    tls_listener::TlsListener,
+    tls_listener::{ClientLimits, Connection, TlsListener},
 };
 use crate::{
     config::metrics_address::MetricsAddress,
@@ -100,17 +108,26 @@ impl MetricsServer {
     /// older connections block the daemon's. Until then the response is 503. `has_status_page` is
     /// whether the page at `/` shows the state of the daemon, `access` who may read what is served.
     pub fn start(self, has_status_page: bool, access: Access) -> io::Result<Serving> {
+        self.start_with(has_status_page, Arc::new(access), ClientLimits::default())
+    }
+
+    pub(super) fn start_with(
+        self,
+        has_status_page: bool,
+        access: Arc<Access>,
+        limits: ClientLimits,
+    ) -> io::Result<Serving> {
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         let (requests, received) = mpsc::channel(16);
         let is_started = Arc::new(AtomicBool::new(false));
-        let access = Arc::new(access);
         let daemon = ScrapeSource {
             requests,
             is_started: is_started.clone(),
             access: access.clone(),
             last_scrape: Arc::default(),
+            scrapes: Arc::new(Semaphore::new(SCRAPES)),
         };
         let page = if has_status_page {
             get(status_page)
@@ -126,7 +143,7 @@ impl MetricsServer {
             .route("/docs/metrics.md", get(METRICS))
             .fallback((StatusCode::NOT_FOUND, NOT_FOUND))
             .method_not_allowed_fallback(async || (StatusCode::METHOD_NOT_ALLOWED, NOT_ALLOWED))
-            .layer(CompressionLayer::new())
+            .layer(middleware::from_fn(compression::add))
             .layer(middleware::from_fn_with_state(
                 access.clone(),
                 access::check,
@@ -144,8 +161,8 @@ impl MetricsServer {
         let serve = async move {
             let mut serving = JoinSet::new();
             for listener in listeners {
-                let listener = TlsListener::new(listener, access.clone());
-                serving.spawn(axum::serve(listener, router.clone()).into_future());
+                let listener = TlsListener::new(listener, access.clone(), limits);
+                serving.spawn(accept_all(listener, router.clone(), limits.request));
             }
             serving.join_all().await
         };
@@ -156,6 +173,34 @@ impl MetricsServer {
             requests: received,
             is_started,
         })
+    }
+}
+
+/// Serves each connection on its own task.
+async fn accept_all(mut listener: TlsListener, router: Router, request_limit: Duration) {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(request_limit);
+    let router = TowerToHyperService::new(router);
+    loop {
+        let Connection {
+            stream,
+            tls,
+            permit,
+        } = listener.accept().await;
+        let router = router.clone();
+        let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+            request.extensions_mut().insert(tls.clone());
+            router.call(request)
+        });
+        let served = http.serve_connection(TokioIo::new(stream), service);
+        tokio::spawn(async move {
+            // Until the connection ends.
+            let _permit = permit;
+            if let Err(error) = served.await {
+                log::debug!("a connection of the metrics server ended: {error}");
+            }
+        });
     }
 }
 
@@ -182,6 +227,8 @@ struct ScrapeSource {
     access: Arc<Access>,
     /// How long the last exposition took.
     last_scrape: Arc<Mutex<Option<Duration>>>,
+    /// Room for further scrapes.
+    scrapes: Arc<Semaphore>,
 }
 
 impl ScrapeSource {
@@ -201,6 +248,9 @@ impl ScrapeSource {
             .unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// Scrapes at the same time. With hundreds of listeners, each takes some 10 MB and a CPU for a moment.
+const SCRAPES: usize = 2;
 
 /// The pages that explain what is served, as they are in the folder of the docs.
 const ALERTS: &str = include_str!("../../../docs/alerts.md");
@@ -224,6 +274,10 @@ async fn status_page(State(daemon): State<ScrapeSource>, RawQuery(query): RawQue
 
 async fn metrics(State(daemon): State<ScrapeSource>, headers: HeaderMap) -> Response {
     let format = negotiation::format(&headers);
+    let is_compressed = negotiation::accepts_gzip(&headers);
+    let Ok(permit) = daemon.scrapes.clone().acquire_owned().await else {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    };
     let begin = Instant::now();
     let Some(exposition) = daemon.request_reply(MetricsRequest::Metrics).await else {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
@@ -233,15 +287,28 @@ async fn metrics(State(daemon): State<ScrapeSource>, headers: HeaderMap) -> Resp
         web_config_failures: daemon.access.failures(),
     });
     // With hundreds of listeners, the text has megabytes, and other requests must not wait for it.
-    let encoded = task::spawn_blocking(move || exposition.encode(format)).await;
-    match encoded {
-        Ok(Ok(text)) => {
-            *daemon.last_scrape() = Some(begin.elapsed());
+    let encoded = task::spawn_blocking(move || {
+        // Until the end, even if the client has gone.
+        let _permit = permit;
+        let text = exposition.encode(format)?;
+        *daemon.last_scrape() = Some(begin.elapsed());
+        Ok::<_, prometheus::Error>(match is_compressed {
+            true => compression::gzip(text.as_bytes()),
+            false => text.into(),
+        })
+    });
+    match encoded.await {
+        Ok(Ok(body)) => {
             let headers = [
                 (CONTENT_TYPE, format.content_type()),
                 (VARY, ACCEPT.as_str()),
             ];
-            (headers, text).into_response()
+            let mut response = (headers, body).into_response();
+            if is_compressed {
+                let gzip = HeaderValue::from_static(compression::GZIP);
+                response.headers_mut().insert(CONTENT_ENCODING, gzip);
+            }
+            response
         }
         Ok(Err(error)) => {
             log::error!("cannot answer a scrape: {error}");

@@ -1,6 +1,9 @@
-//! Which format of the metrics a scraper gets.
+//! Which format of the metrics a scraper gets, and whether it is compressed.
 
-use axum::http::{HeaderMap, header::ACCEPT};
+use axum::http::{
+    HeaderMap, HeaderName,
+    header::{ACCEPT, ACCEPT_ENCODING},
+};
 
 use crate::metrics::Format;
 
@@ -9,10 +12,7 @@ use crate::metrics::Format;
 /// acceptable.
 pub(super) fn format(headers: &HeaderMap) -> Format {
     let (mut openmetrics, mut text) = (0.0_f32, 0.0_f32);
-    let values = headers.get_all(ACCEPT).iter();
-    let values = values.filter_map(|value| value.to_str().ok());
-    for range in values.flat_map(|value| value.split(',')) {
-        let range = Range::parse(range);
+    for range in ranges(headers, ACCEPT) {
         match range.media.as_str() {
             "application/openmetrics-text" if range.fits("1.0.0") => {
                 openmetrics = openmetrics.max(range.quality);
@@ -27,9 +27,31 @@ pub(super) fn format(headers: &HeaderMap) -> Format {
     }
 }
 
-/// One element of `Accept`.
+/// Whether the headers `Accept-Encoding` allow gzip, and prefer it to no encoding (RFC 9110 §12.5.3).
+pub(super) fn accepts_gzip(headers: &HeaderMap) -> bool {
+    let (mut gzip, mut any, mut identity) = (None, 0.0, 0.0);
+    for range in ranges(headers, ACCEPT_ENCODING) {
+        match range.media.as_str() {
+            "gzip" | "x-gzip" => gzip = Some(range.quality),
+            "*" => any = range.quality,
+            "identity" => identity = range.quality,
+            _ => {}
+        }
+    }
+    let gzip = gzip.unwrap_or(any);
+    gzip > 0.0 && gzip >= identity
+}
+
+/// The elements of all headers of this name.
+fn ranges(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = Range<'_>> {
+    let values = headers.get_all(name).iter();
+    let values = values.filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(Range::parse)
+}
+
+/// One element of `Accept` or `Accept-Encoding`.
 struct Range<'a> {
-    /// In lower case.
+    /// The type or the encoding, in lower case.
     media: String,
     version: Option<&'a str>,
     /// From 0 to 1; 0 if it is invalid.

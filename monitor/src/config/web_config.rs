@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     fs, io,
+    ops::RangeInclusive,
     path::{Path, PathBuf},
 };
 
@@ -270,6 +271,9 @@ fn clients(
     })
 }
 
+/// Costs of a bcrypt hash: from the lowest that bcrypt has to some seconds for a check.
+const COSTS: RangeInclusive<u32> = 4..=16;
+
 fn users(
     given: BTreeMap<String, Spanned<String>>,
     refuse: impl Fn(Location, String) -> Problem,
@@ -277,16 +281,28 @@ fn users(
     let mut users = BTreeMap::new();
     for (user, hash) in given {
         if user.contains(':') {
-            let message = format!("the name {user:?} has a colon, which ends a name in HTTP");
+            let name = before_colon(&user);
+            let message =
+                format!("a colon follows the name {name:?}, which cannot have one in HTTP");
             return Err(refuse(hash.referenced, message));
         }
-        // Not with the text: if it is no hash, it may be the password.
-        hash.value.parse::<bcrypt::HashParts>().map_err(|_| {
+        // Not with the text: if it isn't a hash, it may be the password.
+        let parts = hash.value.parse::<bcrypt::HashParts>().map_err(|_| {
             let message = format!(
                 "not a bcrypt hash for {user:?}; `htpasswd -nBC 10 \"\"` makes one, behind the colon"
             );
             refuse(hash.referenced, message)
         })?;
+        let cost = parts.get_cost();
+        if !COSTS.contains(&cost) {
+            let message = format!(
+                "the hash for {user:?} has cost {cost}, expected {} to {}; each step doubles the time \
+                 of a check",
+                COSTS.start(),
+                COSTS.end(),
+            );
+            return Err(refuse(hash.referenced, message));
+        }
         users.insert(user, hash.value);
     }
     Ok(users)
@@ -336,13 +352,21 @@ fn of_yaml(text: &str, error: &Error) -> Problem {
             field, expected, ..
         } => {
             let expected: Vec<_> = expected.iter().map(|key| format!("`{key}`")).collect();
+            let field = before_colon(field);
             format!("unknown field `{field}`, expected {}", expected.join(", "))
         }
-        Error::DuplicateMappingKey { key: Some(key), .. } => format!("duplicate field `{key}`"),
+        Error::DuplicateMappingKey { key: Some(key), .. } => {
+            format!("duplicate field `{}`", before_colon(key))
+        }
         error => DefaultMessageFormatter.format_message(error).into_owned(),
     };
     let message = explained(&message).replace(char::is_control, " ");
     problem_at(text, error.location().unwrap_or(Location::UNKNOWN), message)
+}
+
+/// A key without what follows its colon, which may be a password.
+fn before_colon(key: &str) -> &str {
+    key.split_once(':').map_or(key, |(name, _)| name)
 }
 
 fn problem_at(text: &str, at: Location, message: String) -> Problem {

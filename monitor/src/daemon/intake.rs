@@ -51,6 +51,8 @@ pub(super) struct Intake {
     /// Vitals that were read and not yet reported. Empty between drains; kept for its capacity.
     waiting: Vec<Vital>,
     drained: Instant,
+    /// Whether the last drain left records in the rings. Nothing wakes the daemon for them.
+    is_behind: bool,
     pub(super) snapshots: Snapshots,
     pub(super) sweeps: Sweeps,
     pub(super) reconciler: Reconciler,
@@ -90,6 +92,7 @@ impl Intake {
             handshakes: watched(Ring::handshakes(loaded)?)?,
             waiting: Vec::new(),
             drained: now,
+            is_behind: false,
             snapshots: Snapshots::take(loaded)?,
             sweeps: Sweeps::of(listeners),
             reconciler: Reconciler::default(),
@@ -128,23 +131,23 @@ impl Intake {
         self.drained = Instant::now();
     }
 
-    /// Empties both rings. An invalid record is counted and never stops the loop. Passes the final
-    /// state of each closed connection to `on_closed` before the core handles its end. Returns whether
-    /// the ring may have been full.
+    /// Reads every record that both rings have when it begins, so that a flood of records can't keep
+    /// it. An invalid record is counted and never stops the loop. Passes the final state of each
+    /// closed connection to `on_closed` before the core handles its end. Returns whether the ring may
+    /// have been full.
     pub(super) fn drain(
         &mut self,
         core: &mut Correlator,
         mut on_closed: impl FnMut(ClosedConnection, &Correlator),
     ) -> bool {
         let mut records = 0;
+        let mut limit = DrainLimit::of(self.vitals.get_ref());
         loop {
             // Vitals are read before the handshakes and reported after them, so that the end of a
             // handshake is never reported before its beginning.
-            self.read_vitals();
-            self.drain_handshakes(core);
-            if self.waiting.is_empty() {
-                return records >= BIG_DRAIN;
-            }
+            self.read_vitals(&mut limit);
+            let are_handshakes_left = self.drain_handshakes(core);
+            let is_empty = self.waiting.len() < VITALS_AT_ONCE && !limit.is_reached();
             records += self.waiting.len();
             let mut waiting = std::mem::take(&mut self.waiting);
             for (event, closed) in waiting.drain(..) {
@@ -154,7 +157,16 @@ impl Intake {
                 self.handle_vital(event, core);
             }
             self.waiting = waiting;
+            if is_empty || limit.is_reached() {
+                self.is_behind = !is_empty || are_handshakes_left;
+                return records >= BIG_DRAIN;
+            }
         }
+    }
+
+    /// Whether the last drain left records in the rings.
+    pub(super) fn is_behind(&self) -> bool {
+        self.is_behind
     }
 
     /// Inspects the connections whose facts the core requests.
@@ -232,17 +244,23 @@ impl Intake {
         self.snapshots.restart_sweep();
     }
 
-    fn read_vitals(&mut self) {
+    fn read_vitals(&mut self, limit: &mut DrainLimit) {
         let ring = self.vitals.get_mut();
-        let read = std::iter::from_fn(|| {
-            ring.next(|record| (decode::vital(record), decode::closed(record)))
+        let read = limit.records(|| {
+            ring.next(|record| {
+                let vital = (decode::vital(record), decode::closed(record));
+                (record.len(), vital)
+            })
         });
         self.waiting.extend(read.take(VITALS_AT_ONCE));
     }
 
-    fn drain_handshakes(&mut self, core: &mut Correlator) {
+    /// Returns whether the ring may still have records.
+    fn drain_handshakes(&mut self, core: &mut Correlator) -> bool {
+        let mut limit = DrainLimit::of(self.handshakes.get_ref());
         let ring = self.handshakes.get_mut();
-        while let Some(event) = ring.next(decode::handshake) {
+        let read = limit.records(|| ring.next(|record| (record.len(), decode::handshake(record))));
+        for event in read {
             match event {
                 Ok(event) => core.handle_event(event),
                 Err(error) => {
@@ -251,6 +269,7 @@ impl Intake {
                 }
             }
         }
+        limit.is_reached()
     }
 
     fn handle_vital(&mut self, event: Result<Event, DecodeError>, core: &mut Correlator) {
@@ -272,6 +291,40 @@ impl Intake {
     }
 }
 
+/// How much of a ring one drain reads: as many bytes as the ring can hold. That is everything that was there
+/// when the drain began, but not everything that arrives meanwhile.
+struct DrainLimit {
+    /// Bytes.
+    left: u64,
+}
+
+impl DrainLimit {
+    fn of(ring: &Ring) -> Self {
+        let left = ring.usage().size;
+        Self { left }
+    }
+
+    /// The records of `next`, which returns each with its length in bytes, until there is none or the
+    /// limit is reached.
+    fn records<T>(
+        &mut self,
+        mut next: impl FnMut() -> Option<(usize, T)>,
+    ) -> impl Iterator<Item = T> {
+        std::iter::from_fn(move || {
+            if self.is_reached() {
+                return None;
+            }
+            let (bytes, record) = next()?;
+            self.left = self.left.saturating_sub(bytes as u64);
+            Some(record)
+        })
+    }
+
+    fn is_reached(&self) -> bool {
+        self.left == 0
+    }
+}
+
 /// Waits for the search for older connections; pends forever if there is none.
 async fn next_older(older: &mut Option<Older>) -> Option<SearchProgress> {
     match older {
@@ -283,4 +336,30 @@ async fn next_older(older: &mut Option<Older>) -> Option<SearchProgress> {
 /// Registers a ring with the runtime.
 fn watched(ring: Ring) -> Result<AsyncFd<Ring>, DaemonError> {
     ring.watched().map_err(DaemonError::Runtime)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drain_reads_what_a_full_ring_holds_and_leaves_an_endless_one() {
+        let mut limit = DrainLimit { left: 1000 };
+        let mut ring = (0..).map(|number| (100, number));
+        // In several parts.
+        let first: Vec<_> = limit.records(|| ring.next()).take(4).collect();
+        assert_eq!(first, [0, 1, 2, 3]);
+        assert!(!limit.is_reached());
+        assert_eq!(limit.records(|| ring.next()).count(), 6);
+        assert!(limit.is_reached());
+        assert_eq!(limit.records(|| ring.next()).count(), 0);
+    }
+
+    #[test]
+    fn an_empty_ring_ends_a_drain_before_its_limit() {
+        let mut limit = DrainLimit { left: 1000 };
+        let mut ring = (0..3).map(|number| (100, number));
+        assert_eq!(limit.records(|| ring.next()).count(), 3);
+        assert!(!limit.is_reached());
+    }
 }

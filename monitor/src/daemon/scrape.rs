@@ -1,5 +1,9 @@
 //! Responses to HTTP requests.
 
+use std::sync::Once;
+
+use procfs::ProcError;
+
 use super::Daemon;
 use crate::{
     api::http::MetricsRequest,
@@ -8,7 +12,7 @@ use crate::{
     kernel::{
         bpf::maps::{MapAccessError, RingUse},
         clock,
-        host::kernel_release,
+        host::{kernel_release, own_process::ProcessFigures},
     },
     metrics::{Exposition, Losses, MissedRuns, ProgramRuns, RingUsage, Scrape},
     records::status::unserved_text,
@@ -39,7 +43,7 @@ impl Daemon {
             .map(|(listener, _)| listener)
     }
 
-    fn scrape(&mut self) -> Result<Exposition, ScrapeError> {
+    fn scrape(&mut self) -> Result<Exposition, MapAccessError> {
         let (losses, stats) = self.read_counts()?;
         let now = clock::now();
         Ok(Exposition::of(&Scrape {
@@ -49,7 +53,8 @@ impl Daemon {
             workloads: self.core.workloads(),
             now,
             clocks: self.clocks,
-            process: &self.process.read()?,
+            started: self.process.started(),
+            process: self.process_figures().as_ref(),
             losses: &losses,
             degraded: self.housekeeping.degradation.is_degraded(now),
             owner_gaps: &self.outputs.owners.misses().by_reason(),
@@ -75,6 +80,18 @@ impl Daemon {
         let stats = poll.read(&self.intake.missed_ends)?;
         poll.report(&stats, &mut self.core);
         Ok((losses, stats))
+    }
+
+    /// What this process uses; `None` if that cannot be read, such as without a free file descriptor.
+    fn process_figures(&self) -> Option<ProcessFigures> {
+        static REPORTED: Once = Once::new();
+        let figures = self.process.read();
+        let report = |error: &ProcError| {
+            REPORTED.call_once(|| {
+                log::warn!("cannot read what this process uses: {error}. /metrics lacks process_*");
+            });
+        };
+        figures.inspect_err(report).ok()
     }
 
     /// The runs of each program that the kernel skipped.
@@ -124,12 +141,4 @@ fn unserved_line(listener: &ListenerConfig) -> String {
 
 fn ring(name: &'static str, RingUse { size, peak }: RingUse) -> RingUsage {
     RingUsage { name, size, peak }
-}
-
-#[derive(Debug, thiserror::Error)]
-enum ScrapeError {
-    #[error(transparent)]
-    Map(#[from] MapAccessError),
-    #[error("cannot read what this process uses: {0}")]
-    Process(#[from] procfs::ProcError),
 }

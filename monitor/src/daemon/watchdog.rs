@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::service_manager::ServiceManager;
 
-/// When to report that the daemon lives. Only a complete drain of the rings counts as life: a daemon that wakes but
-/// does not read what the kernel reports is stuck.
+/// When to report that the daemon lives. Only a drain of the rings counts as life: a daemon that wakes but does not
+/// read what the kernel reports is stuck. A drain is bounded, so a flood of records does not look like a stuck daemon.
 pub(super) struct Watchdog {
     /// Half of the service manager's limit, and when it ends next; `None` without a watchdog, which then wakes
     /// nobody.
@@ -18,6 +18,8 @@ impl Watchdog {
     }
 
     fn with_limit(limit: Option<Duration>, now: Instant) -> Self {
+        // A limit of zero would be due all the time. systemd sets none.
+        let limit = limit.filter(|limit| !limit.is_zero());
         let schedule = limit.map(|limit| (limit / 2, now + limit / 2));
         Self { schedule }
     }
@@ -27,7 +29,7 @@ impl Watchdog {
         self.schedule.map(|(_, due)| due)
     }
 
-    /// Handles a complete drain. Returns whether to report that the daemon lives.
+    /// Handles a drain. Returns whether to report that the daemon lives.
     pub(super) fn handle_drained(&mut self, now: Instant) -> bool {
         match &mut self.schedule {
             Some((interval, due)) if *due <= now => {
@@ -45,37 +47,45 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(10);
 
-    /// The times, in seconds since the start, at which a loop reports that it lives. It wakes when the watchdog is
-    /// due, and every 2 s for other reasons.
-    fn reports(limit: Option<Duration>, drains: impl Fn(u64) -> bool) -> Vec<u64> {
+    fn after(start: Instant, seconds: u64) -> Instant {
+        start + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_drain_is_reported_twice_in_the_limit_and_not_more_often() {
         let start = Instant::now();
-        let mut watchdog = Watchdog::with_limit(limit, start);
-        let wakes = |second: &u64| {
-            let now = start + Duration::from_secs(*second);
-            let drained = drains(*second);
-            let is_awake = second.is_multiple_of(2) || watchdog.due().is_some_and(|due| due <= now);
-            is_awake && drained && watchdog.handle_drained(now)
-        };
-        (0..30).filter(wakes).collect()
+        let mut watchdog = Watchdog::with_limit(Some(LIMIT), start);
+        let mut reported = Vec::new();
+        // The loop wakes when the watchdog is due, and every 2 s for other reasons.
+        for second in 0..30 {
+            let now = after(start, second);
+            let is_due = watchdog.due().is_some_and(|due| due <= now);
+            if (is_due || second.is_multiple_of(2)) && watchdog.handle_drained(now) {
+                reported.push(second);
+            }
+        }
+        assert_eq!(reported, [5, 10, 15, 20, 25]);
     }
 
     #[test]
-    fn a_loop_that_drains_reports_twice_in_the_limit() {
-        assert_eq!(reports(Some(LIMIT), |_| true), [5, 10, 15, 20, 25]);
+    fn without_a_drain_the_watchdog_stays_due() {
+        let start = Instant::now();
+        let mut watchdog = Watchdog::with_limit(Some(LIMIT), start);
+        assert_eq!(watchdog.due(), Some(after(start, 5)));
+        // The drain comes late. The next one is due half a limit after it.
+        assert!(watchdog.handle_drained(after(start, 13)));
+        assert_eq!(watchdog.due(), Some(after(start, 18)));
+        assert!(!watchdog.handle_drained(after(start, 17)));
+        assert!(watchdog.handle_drained(after(start, 18)));
     }
 
     #[test]
-    fn a_loop_that_wakes_but_does_not_drain_reports_nothing() {
-        assert_eq!(reports(Some(LIMIT), |_| false), [0; 0]);
-        assert_eq!(reports(Some(LIMIT), |second| second < 12), [5, 10]);
-        // It reports as soon as it drains again.
-        let stuck = |second| !(7..13).contains(&second);
-        assert_eq!(reports(Some(LIMIT), stuck), [5, 13, 18, 23, 28]);
-    }
-
-    #[test]
-    fn without_a_watchdog_nothing_is_reported_and_nobody_is_woken() {
-        assert_eq!(reports(None, |_| true), [0; 0]);
-        assert_eq!(Watchdog::with_limit(None, Instant::now()).due(), None);
+    fn without_a_limit_nothing_is_reported_and_nobody_is_woken() {
+        let start = Instant::now();
+        for limit in [None, Some(Duration::ZERO)] {
+            let mut watchdog = Watchdog::with_limit(limit, start);
+            assert_eq!(watchdog.due(), None, "{limit:?}");
+            assert!(!watchdog.handle_drained(after(start, 30)), "{limit:?}");
+        }
     }
 }

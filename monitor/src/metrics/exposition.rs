@@ -60,10 +60,12 @@ impl Exposition {
         frames::families(scrape, &mut families);
         tcp::families(scrape, &mut families);
         health::families(scrape, &mut families);
-        process::families(scrape.process, &mut families);
+        if let Some(process) = scrape.process {
+            process::families(process, &mut families);
+        }
         Self {
             families,
-            started: scrape.process.started,
+            started: scrape.started,
             clocks: scrape.clocks,
         }
     }

@@ -1,5 +1,7 @@
 use std::io::Read as _;
 
+use tokio::time;
+
 use super::*;
 
 fn request(method: &str, addr: SocketAddr, path: &str) -> ureq::http::Response<String> {
@@ -259,4 +261,71 @@ fn a_scrape_has_the_format_that_was_asked_for_and_the_duration_of_the_last_one()
     let seconds: f64 = line.expect("it is the second").parse().expect("a number");
     assert!(0.0 < seconds && seconds < 60.0, "{seconds}");
     daemon.join().expect("no panic");
+}
+
+#[test]
+fn a_compressed_scrape_is_the_same_text() {
+    let (addr, serving) = start(false);
+    let mut requests = serving.begin();
+    let daemon = thread::spawn(move || {
+        let Some(MetricsRequest::Metrics(reply)) = requests.blocking_recv() else {
+            panic!("nothing else is requested");
+        };
+        let exposition = crate::metrics::tests::exposition();
+        assert!(reply.send(exposition).is_ok(), "it waits");
+    });
+    let headers = [("accept-encoding", "gzip"), ("accept", "text/plain")];
+    let reply = request_with("GET", addr, "/metrics", &headers);
+    assert_eq!(reply.headers()["content-encoding"], "gzip");
+    let vary: Vec<_> = reply.headers().get_all("vary").iter().collect();
+    assert_eq!(vary, ["accept", "accept-encoding"]);
+    let mut text = String::new();
+    let compressed = reply.into_body();
+    let mut reader = flate2::read::GzDecoder::new(&*compressed);
+    reader.read_to_string(&mut text).expect("gzip, once");
+    assert!(text.contains("wsmon_degraded 0\n"), "{text}");
+    daemon.join().expect("no panic");
+}
+
+#[test]
+fn further_scrapes_wait_until_one_is_written() {
+    let (addr, serving) = start(false);
+    let mut requests = serving.begin();
+    let scrapes: Vec<_> = (0..5)
+        .map(|_| thread::spawn(move || status(addr, "/metrics")))
+        .collect();
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .expect("a runtime");
+    let mut next = |patience| {
+        let request = runtime.block_on(async { time::timeout(patience, requests.recv()).await });
+        match request {
+            Ok(Some(MetricsRequest::Metrics(reply))) => Some(reply),
+            Ok(other) => panic!("nothing else is requested: {other:?}"),
+            Err(_) => None,
+        }
+    };
+    let soon = Duration::from_secs(15);
+    let mut held: Vec<_> = (0..SCRAPES)
+        .map(|_| next(soon).expect("a scrape"))
+        .collect();
+    assert!(next(Duration::from_millis(300)).is_none(), "both are held");
+    for _ in SCRAPES..5 {
+        let reply = held.remove(0);
+        assert!(
+            reply.send(crate::metrics::tests::exposition()).is_ok(),
+            "it waits"
+        );
+        held.push(next(soon).expect("there is room"));
+    }
+    for reply in held {
+        assert!(
+            reply.send(crate::metrics::tests::exposition()).is_ok(),
+            "it waits"
+        );
+    }
+    for scrape in scrapes {
+        assert_eq!(scrape.join().expect("no panic"), 200);
+    }
 }

@@ -59,6 +59,15 @@ basic_auth_users:
 }
 
 #[test]
+fn every_usable_cost_is_accepted() {
+    for cost in 4..=16 {
+        let hash = HASH.replace("$04$", &format!("${cost:02}$"));
+        let config = parsed(&format!("basic_auth_users:\n  alice: {hash}"));
+        assert_eq!(config.users["alice"], hash);
+    }
+}
+
+#[test]
 fn what_is_not_there_has_the_usual_value() {
     assert_eq!(parsed("{}"), WebConfig::default());
     assert_eq!(
@@ -133,8 +142,31 @@ fn each_problem_has_its_position_and_remedy() {
             "2:10: not a bcrypt hash for \"alice\"",
         ),
         (
-            &format!("basic_auth_users:\n  'a:b': {HASH}"),
-            "2:10: the name \"a:b\" has a colon",
+            &format!("basic_auth_users:\n  'a:secret': {HASH}"),
+            "2:15: a colon follows the name \"a\", which cannot have one in HTTP",
+        ),
+        (
+            &format!("basic_auth_users:\n  a:secret: {HASH}\n  a:secret: {HASH}"),
+            "3:3: duplicate key `a`",
+        ),
+        (
+            &format!("a:secret: {HASH}"),
+            "1:1: unknown key `a`, expected ",
+        ),
+        ("basic_auth_users:\n  a:secret", "2:3: "),
+        (
+            &format!(
+                "basic_auth_users:\n  alice: {}",
+                HASH.replace("$04$", "$03$")
+            ),
+            "2:10: the hash for \"alice\" has cost 3, expected 4 to 16",
+        ),
+        (
+            &format!(
+                "basic_auth_users:\n  alice: {}",
+                HASH.replace("$04$", "$17$")
+            ),
+            "2:10: the hash for \"alice\" has cost 17, expected 4 to 16",
         ),
         ("basic_auth_users: [", "1:"),
         (

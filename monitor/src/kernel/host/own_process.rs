@@ -12,7 +12,7 @@ use rustix::time::{ClockId, clock_gettime};
 /// What the process uses at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProcessFigures {
-    /// To the tick, mostly 10 ms.
+    /// To the tick, usually 10 ms.
     pub started: Timestamp,
     /// In user mode and in the kernel.
     pub cpu: Duration,
@@ -47,9 +47,14 @@ impl OwnProcess {
         Ok(Self { process, started })
     }
 
+    /// When the process started.
+    pub fn started(&self) -> Timestamp {
+        self.started
+    }
+
     /// # Errors
     ///
-    /// If a file of `/proc` cannot be read.
+    /// If a file of `/proc` cannot be read, such as without a free file descriptor.
     pub fn read(&self) -> Result<ProcessFigures, ProcError> {
         let stat = self.process.stat()?;
         let ticks = (stat.utime + stat.stime) as f64;

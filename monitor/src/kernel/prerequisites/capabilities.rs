@@ -85,7 +85,7 @@ impl CapabilityUse {
             Obstacle::NoNewPrivileges => format!(
                 "no_new_privs keeps this user from getting {name} from the program's file: start the \
                  container without no-new-privileges (Kubernetes: allowPrivilegeEscalation: true), or \
-                 as root (--user=0; Kubernetes: runAsUser: 0)"
+                 as root (--user=0; Kubernetes: runAsUser: 0), or use AmbientCapabilities= in a systemd unit"
             ),
             Obstacle::NotGranted => format!(
                 "run as root (sudo), or grant {name}: {}, or AmbientCapabilities= in a systemd unit",
@@ -175,6 +175,11 @@ mod tests {
         let privileges = remedy(false, true);
         assert!(
             privileges.contains("allowPrivilegeEscalation: true"),
+            "{privileges}"
+        );
+        // no_new_privs does not take these away.
+        assert!(
+            privileges.ends_with("AmbientCapabilities= in a systemd unit"),
             "{privileges}"
         );
         assert!(remedy(false, false).contains("setcap cap_bpf"));
