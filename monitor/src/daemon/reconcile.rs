@@ -142,7 +142,7 @@ impl Reconciler {
         core.handle_event(Event::RecvQueuesScanned {
             at: scanned.at,
             unread: scanned.unread,
-            complete: scanned.complete,
+            missed: scanned.missed,
         });
         core.handle_event(Event::SendQueuesScanned(scanned.send_queues));
         Some(scanned.cost)

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use super::presence::Presence;
+use super::presence::{Coverage, Presence};
 use crate::{
     config::listeners::ListenerConfig,
     kernel::{
@@ -55,6 +55,8 @@ pub struct ScannedSockets {
     pub(super) locations: Locations,
     /// Connections whose end was not reported.
     pub(super) gone: Vec<ConnId>,
+    /// Known connections whose socket was not read, sorted. Their queues are as before.
+    pub(super) missed: Vec<ConnId>,
     pub(super) unread: Vec<ReceiveQueue>,
     pub(super) send_queues: SendQueues,
     pub(super) listening: Vec<ListeningSocket>,
@@ -76,11 +78,14 @@ pub(super) fn scan_host(
     let mut requests = TargetSearch::new(&targets.requests);
     let mut unread = Vec::new();
     let mut unsent = Vec::new();
+    // The requests have no snapshots.
+    let everywhere = targets.lookup.is_none()
+        || !targets.requests.is_empty()
+        || presence.must_search_everywhere(&known);
     let sought = KnownConnections {
         conns: &known,
         lookup: &|conn| targets.lookup.as_ref().and_then(|lookup| lookup(conn)),
-        // The requests have no snapshots.
-        everywhere: targets.lookup.is_none() || !targets.requests.is_empty(),
+        everywhere,
     };
     let (scan, fates) = known::known_connections(listeners, &sought, &mut locations, |found| {
         seeds.mark_found(found.conn());
@@ -88,13 +93,16 @@ pub(super) fn scan_host(
         unread.extend(found.receive_queue());
         unsent.extend(found.send_queue());
     })?;
-    let send_queues = targets
-        .send_queues
-        .next(at, unsent, scan.is_complete(), &known);
-    let gone = match scan.is_complete() {
-        true => presence.update(&known, &fates, scan.hidden == 0),
-        false => Vec::new(),
+    let missed = known.iter().zip(&fates);
+    let missed = missed.filter(|(_, fate)| **fate != Fate::Found);
+    let missed: Vec<_> = missed.map(|(conn, _)| *conn).collect();
+    let send_queues = targets.send_queues.next(at, unsent, &known, &missed);
+    let coverage = Coverage {
+        everywhere,
+        complete: scan.is_complete(),
+        all_visible: scan.hidden == 0,
     };
+    let gone = presence.update(&known, &fates, coverage);
     let mut missing_seeds = seeds.missing();
     missing_seeds.retain(|conn| {
         let index = known.binary_search(conn);
@@ -109,6 +117,7 @@ pub(super) fn scan_host(
         omissions: omissions(&scan),
         missing_seeds,
         missing_requests: requests.missing(),
+        missed,
         unread,
         send_queues,
         cost: scan.cost + clock::of_thread().saturating_sub(begun),
@@ -204,7 +213,7 @@ impl<'a> TargetSearch<'a> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
+    use std::{io::Write, net::TcpStream, time::Instant};
 
     use rustix::net::sockopt::{set_socket_linger, socket_cookie};
 
@@ -213,7 +222,10 @@ mod tests {
         config::listeners::PortRange,
         kernel::testing::{Connection, Namespace},
     };
-    use monitor_core::ListenerRules;
+    use monitor_core::{
+        ListenerId, ListenerRules,
+        facts::{Protocol, Role},
+    };
 
     #[test]
     fn a_target_found_twice_or_an_unknown_socket_is_not_missing() {
@@ -225,56 +237,156 @@ mod tests {
         assert_eq!(search.missing(), [1, 2].map(ConnId));
     }
 
-    /// Scans until a scan is complete: namespaces of other tests come and go.
-    fn complete_scan(
-        listeners: &[ListenerConfig],
-        known: &[ConnId],
-        mut presence: Presence,
-    ) -> ScannedSockets {
-        let deadline = Instant::now() + Duration::from_secs(20);
-        loop {
+    /// Scans in a row, each with what the last one left.
+    struct Scanner {
+        listeners: [ListenerConfig; 1],
+        known: Vec<Facts>,
+        locations: Locations,
+        presence: Presence,
+        send_queues: SendQueues,
+    }
+
+    impl Scanner {
+        fn new(known: &[&Connection]) -> Self {
+            let port = |it: &&Connection| it.server.local_addr().unwrap().port();
+            Self {
+                listeners: [ListenerConfig {
+                    rules: ListenerRules::new("web", None),
+                    ports: known
+                        .iter()
+                        .map(port)
+                        .map(|port| PortRange(port..=port))
+                        .collect(),
+                    remote: false,
+                }],
+                known: known.iter().map(|it| facts(&it.server)).collect(),
+                locations: Locations::default(),
+                presence: Presence::default(),
+                send_queues: SendQueues::default(),
+            }
+        }
+
+        /// A scan that searches everywhere, or only if it must.
+        fn scan(&mut self, everywhere: bool) -> ScannedSockets {
+            let known = self.known.clone();
+            let lookup = move |conn| known.iter().find(|facts| facts.conn == conn).cloned();
             let targets = ScanTargets {
                 seeds: sorted([]),
-                requests: sorted([]),
-                known: known.to_vec(),
-                lookup: None,
-                locations: Locations::default(),
-                presence,
-                send_queues: SendQueues::default(),
+                // No socket has this cookie.
+                requests: sorted(everywhere.then_some(ConnId(0))),
+                known: self.known.iter().map(|facts| facts.conn).collect(),
+                lookup: Some(Box::new(lookup)),
+                locations: std::mem::take(&mut self.locations),
+                presence: std::mem::take(&mut self.presence),
+                send_queues: self.send_queues.clone(),
             };
-            let scanned = scan_host(listeners, targets).unwrap();
-            if scanned.complete {
-                return scanned;
+            let mut scanned = scan_host(&self.listeners, targets).unwrap();
+            self.locations = std::mem::take(&mut scanned.locations);
+            self.presence = std::mem::take(&mut scanned.presence);
+            self.send_queues = scanned.send_queues.clone();
+            scanned
+        }
+
+        /// Scans until a scan is complete: namespaces of other tests come and go.
+        fn complete_scan(&mut self, everywhere: bool) -> ScannedSockets {
+            let deadline = Instant::now() + Duration::from_secs(20);
+            loop {
+                let scanned = self.scan(everywhere);
+                if scanned.complete {
+                    return scanned;
+                }
+                assert_eq!(scanned.gone, [], "an incomplete scan proves nothing");
+                assert!(Instant::now() < deadline, "{:?}", scanned.omissions);
             }
-            assert!(Instant::now() < deadline, "{:?}", scanned.omissions);
-            presence = scanned.presence;
+        }
+
+        /// A complete scan that knows no location and need not search everywhere.
+        fn first_scan(&mut self) -> ScannedSockets {
+            let deadline = Instant::now() + Duration::from_secs(20);
+            loop {
+                self.locations = Locations::default();
+                self.presence = Presence::default();
+                let scanned = self.scan(false);
+                if scanned.complete {
+                    return scanned;
+                }
+                assert!(Instant::now() < deadline, "{:?}", scanned.omissions);
+            }
+        }
+
+        /// Scans, which search everywhere only if they must, until one gives up connections.
+        fn gone(&mut self) -> Vec<ConnId> {
+            let deadline = Instant::now() + Duration::from_secs(20);
+            loop {
+                let gone = self.scan(false).gone;
+                if !gone.is_empty() {
+                    return gone;
+                }
+                assert!(Instant::now() < deadline, "it is never given up");
+            }
+        }
+    }
+
+    fn conn(socket: &TcpStream) -> ConnId {
+        ConnId(socket_cookie(socket).unwrap())
+    }
+
+    fn facts(server: &TcpStream) -> Facts {
+        let [local, peer] = [server.local_addr(), server.peer_addr()].map(Result::unwrap);
+        Facts::new(
+            Ktime(1),
+            conn(server),
+            ListenerId(0),
+            Role::Server,
+            Protocol::WebSocket,
+            local,
+            peer,
+        )
+    }
+
+    /// The client's RST closes the server's socket at once.
+    fn abort(connection: Connection) {
+        set_socket_linger(&connection.client, Some(Duration::ZERO)).unwrap();
+        drop(connection);
+    }
+
+    #[test]
+    #[ignore = "needs root: makes a network namespace"]
+    fn a_socket_that_two_searches_miss_is_gone_however_they_search() {
+        let namespace = Namespace::new();
+        for first in [true, false] {
+            let [open, closed] = [(), ()].map(|()| namespace.connect("127.0.0.1:0", "127.0.0.1:0"));
+            let mut scanner = Scanner::new(&[&open, &closed]);
+            let dead = conn(&closed.server);
+            let found = scanner.complete_scan(true);
+            assert_eq!((found.gone, found.missed), (vec![], vec![]));
+            abort(closed);
+            let missed = scanner.complete_scan(first);
+            assert_eq!((missed.gone, missed.missed), (vec![], vec![dead]));
+            assert_eq!(scanner.gone(), [dead], "first missed everywhere: {first}");
         }
     }
 
     #[test]
     #[ignore = "needs root: makes a network namespace"]
-    fn a_socket_that_two_scans_miss_after_one_found_it_is_gone() {
+    fn the_queues_of_a_connection_that_was_not_sought_stay_as_they_were() {
         let namespace = Namespace::new();
-        let [open, closed] = [(), ()].map(|()| namespace.connect("127.0.0.1:0", "127.0.0.1:0"));
-        let conn = |connection: &Connection| ConnId(socket_cookie(&connection.server).unwrap());
-        let port = |connection: &Connection| connection.server.local_addr().unwrap().port();
-        let listeners = [ListenerConfig {
-            rules: ListenerRules::new("web", None),
-            ports: [&open, &closed]
-                .map(|c| PortRange(port(c)..=port(c)))
-                .into(),
-            remote: false,
-        }];
-        let known = [conn(&open), conn(&closed)];
-
-        let first = complete_scan(&listeners, &known, Presence::default());
-        assert_eq!(first.gone, []);
-        // The client's RST closes the server's socket at once.
-        set_socket_linger(&closed.client, Some(Duration::ZERO)).unwrap();
-        drop(closed);
-        let second = complete_scan(&listeners, &known, first.presence);
-        assert_eq!(second.gone, []);
-        let third = complete_scan(&listeners, &known, second.presence);
-        assert_eq!(third.gone, [known[1]]);
+        let mut connection = namespace.connect("127.0.0.1:0", "127.0.0.1:0");
+        connection.server.set_nonblocking(true).unwrap();
+        while connection.server.write(&[0; 4096]).is_ok() {}
+        let mut scanner = Scanner::new(&[&connection]);
+        let of = conn(&connection.server);
+        let unsent = |queues: &SendQueues| queues.unsent(of).map(|unsent| unsent.bytes);
+        // Nothing listens on its port, so only a search everywhere finds it.
+        let first = scanner.first_scan();
+        assert_eq!(first.missed, [of]);
+        assert_eq!(unsent(&first.send_queues), None);
+        let second = scanner.complete_scan(true);
+        assert_eq!(second.missed, []);
+        let bytes = unsent(&second.send_queues);
+        assert!(bytes > Some(0));
+        let third = scanner.first_scan();
+        assert_eq!(third.missed, [of]);
+        assert_eq!(unsent(&third.send_queues), bytes);
     }
 }

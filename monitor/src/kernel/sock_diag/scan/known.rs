@@ -3,7 +3,7 @@
 //! Each is sought in the namespace where the last scan found it. A new one is sought in the namespaces where
 //! something listens on its port, if this host's end is the server, and else in every namespace with
 //! connections. In each namespace the connections are dumped or queried one by one, whichever costs less.
-//! What this misses is sought in all namespaces by the next scan. So is everything if `everywhere` is set.
+//! What this misses, the caller lets the next scan seek in all namespaces, by `everywhere`.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -39,9 +39,10 @@ const MAX_LOOKUPS: usize = 32_768;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     Found,
-    /// It does not exist in any namespace that was read.
+    /// It was sought wherever it can be: where the last scan found it, or everywhere. This proves something
+    /// only if the scan is complete.
     Absent,
-    /// It was not sought everywhere.
+    /// It may be where it was not sought.
     Unlocated,
 }
 
@@ -65,7 +66,6 @@ pub fn known_connections(
     locations: &mut Locations,
     visit: impl FnMut(&ScannedSocket<'_>) + Send,
 ) -> Result<(Scan, Vec<Fate>), NetNsError> {
-    let everywhere = known.everywhere || locations.must_search_everywhere(known.conns);
     let list = netns::enumerate()?;
     let mut scan = Scan {
         hidden: list.refused,
@@ -80,8 +80,12 @@ pub fn known_connections(
         known: known.conns,
         visit,
     };
-    let later = search.first_walk(&list.found, everywhere, &mut scan)?;
-    if everywhere {
+    // A connection of a namespace that is gone has no location.
+    search
+        .last
+        .retain(|netns, _| list.found.iter().any(|found| found.id() == *netns));
+    let later = search.first_walk(&list.found, known.everywhere, &mut scan)?;
+    if known.everywhere {
         search.settle_all();
     } else {
         let unplaced = search.unplaced(known.lookup);
@@ -91,19 +95,10 @@ pub fn known_connections(
     for (netns, keys) in search.found {
         locations.set(netns, keys);
     }
-    // What is left could not be read, or its namespace is gone.
+    // What is left could not be read.
     for (netns, located) in search.last {
-        if list.found.iter().any(|found| found.id() == netns) {
-            locations.keep(netns, located);
-        }
+        locations.keep(netns, located);
     }
-    let fates = known.conns.iter().zip(&search.fates);
-    let missed = fates.filter(|(_, fate)| match everywhere {
-        true => **fate != Fate::Found,
-        false => **fate == Fate::Unlocated,
-    });
-    let missed = missed.map(|(conn, _)| *conn).collect();
-    locations.unlocated.update(missed, everywhere);
     Ok((scan, search.fates))
 }
 

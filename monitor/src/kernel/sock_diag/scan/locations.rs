@@ -8,7 +8,6 @@ use std::{
 
 use super::Scan;
 use crate::kernel::{host::netns::NetNsId, sock_diag::socket_query::SocketKey};
-use monitor_core::facts::ConnId;
 
 /// Maximum number of keys that are kept, 80 bytes each, and of one namespace.
 const MAX_KEYS: usize = 131_072;
@@ -28,16 +27,6 @@ pub struct Locations {
     /// The CPU time of one dump of a namespace without connections; zero until it was measured.
     pub(super) dump: Duration,
     query: Duration,
-    pub(super) unlocated: Unlocated,
-}
-
-/// Connections that the last scan did not find where it searched. All lists are sorted.
-#[derive(Debug, Default)]
-pub(super) struct Unlocated {
-    /// To be sought in all namespaces by the next scan.
-    pub(super) due: Vec<ConnId>,
-    /// Not found in any namespace. One of them may be hidden from us, so they are not sought again.
-    pub(super) in_vain: Vec<ConnId>,
 }
 
 /// The connections of a namespace.
@@ -55,7 +44,6 @@ impl Default for Locations {
             keys: 0,
             dump: Duration::ZERO,
             query: USUAL_QUERY,
-            unlocated: Unlocated::default(),
         }
     }
 }
@@ -116,12 +104,6 @@ impl Locations {
             Located::Many => drop(self.namespaces.insert(netns, located)),
         }
     }
-
-    /// Whether a connection in `known`, which is sorted, has to be sought in all namespaces.
-    pub(super) fn must_search_everywhere(&self, known: &[ConnId]) -> bool {
-        let mut due = self.unlocated.due.iter();
-        due.any(|conn| known.binary_search(conn).is_ok())
-    }
 }
 
 /// The namespace of each local address that only one namespace has.
@@ -151,21 +133,6 @@ impl LocalAddresses {
             .copied()
             .flatten()
             .filter(|_| !is_shared)
-    }
-}
-
-impl Unlocated {
-    /// Takes the result of a scan: the connections in `known` that it did not find and may have missed.
-    pub(super) fn update(&mut self, missed: Vec<ConnId>, everywhere: bool) {
-        if everywhere {
-            self.due.clear();
-            self.in_vain = missed;
-        } else {
-            let is_new = |conn: &ConnId| self.in_vain.binary_search(conn).is_err();
-            self.due = missed.iter().copied().filter(is_new).collect();
-            self.in_vain
-                .retain(|conn| missed.binary_search(conn).is_ok());
-        }
     }
 }
 
@@ -224,24 +191,6 @@ mod tests {
         locations.set(netns(2), keys("192.0.2.7", 1..=MAX_KEYS_EACH as u64 + 1));
         assert_ne!(locations.namespaces[&netns(1)], Located::Many);
         assert_eq!(locations.namespaces[&netns(2)], Located::Many);
-    }
-
-    #[test]
-    fn a_connection_is_sought_everywhere_once() {
-        let mut locations = Locations::default();
-        let [lost, hidden] = [7, 8].map(ConnId);
-        locations.unlocated.update(vec![lost, hidden], false);
-        assert!(
-            !locations.must_search_everywhere(&[ConnId(6)]),
-            "both have ended"
-        );
-        assert!(locations.must_search_everywhere(&[lost]));
-        locations.unlocated.update(vec![hidden], true);
-        assert!(!locations.must_search_everywhere(&[lost, hidden]));
-        locations.unlocated.update(vec![hidden], false);
-        assert!(!locations.must_search_everywhere(&[lost, hidden]));
-        locations.unlocated.update(vec![lost, hidden], false);
-        assert!(locations.must_search_everywhere(&[lost, hidden]));
     }
 
     #[test]
