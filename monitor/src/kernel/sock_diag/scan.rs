@@ -31,6 +31,7 @@ use monitor_core::{
 
 pub mod known;
 pub mod locations;
+mod unplaced;
 mod watched_ports;
 
 use watched_ports::WatchedPorts;

@@ -13,6 +13,7 @@ use std::{
 use super::{
     Scan, ScannedSocket,
     locations::{LocalAddresses, Located, Locations, MAX_KEYS_EACH},
+    unplaced::{Rest, UnplacedConnections},
     watched_ports::{Listening, WatchedPorts},
 };
 use crate::{
@@ -26,7 +27,7 @@ use crate::{
         sock_diag::{SockDiag, SockDiagError, socket_query::SocketKey},
     },
 };
-use monitor_core::facts::{ConnId, Facts, Role};
+use monitor_core::facts::{ConnId, Facts};
 
 #[cfg(test)]
 mod tests;
@@ -108,22 +109,6 @@ struct Later<'a> {
     listening: Listening,
 }
 
-/// A connection that no scan has located.
-struct Unplaced {
-    key: SocketKey,
-    role: Role,
-}
-
-/// The connections without a location.
-enum UnplacedConnections {
-    /// Those whose local address leads to a namespace, and the rest.
-    LookedUp {
-        by_address: HashMap<NetNsId, Vec<SocketKey>>,
-        rest: Vec<Unplaced>,
-    },
-    TooMany,
-}
-
 struct Search<'a, V> {
     ports: WatchedPorts<'a>,
     known: &'a [ConnId],
@@ -171,9 +156,12 @@ impl<V: FnMut(&ScannedSocket<'_>) + Send> Search<'_, V> {
         locations: &Locations,
         scan: &mut Scan,
     ) -> Result<(), NetNsError> {
-        let listeners = self.ports.listeners;
+        let mut listeners = self.ports.listeners.iter();
+        let has_remote = listeners.any(|listener| listener.remote);
         let is_relevant = |it: &&Later<'_>| {
-            self.last.contains_key(&it.netns.id()) || unplaced.may_be_in(it, false, listeners)
+            let netns = it.netns.id();
+            self.last.contains_key(&netns)
+                || unplaced.may_be_in(netns, &it.listening.ports, has_remote)
         };
         let relevant: Vec<_> = later.iter().filter(is_relevant).collect();
         scan.skipped += later.len() - relevant.len();
@@ -193,23 +181,21 @@ impl<V: FnMut(&ScannedSocket<'_>) + Send> Search<'_, V> {
                 scan.skipped += 1;
                 return Ok(());
             }
-            let mut keys: Vec<_> = placed
-                .into_iter()
-                .filter(|key| self.index_of(key).is_some())
-                .collect();
-            match unplaced.take_for(it, !keys.is_empty(), self.known, &self.fates) {
-                Some(more) => keys.extend(more),
-                None => return self.dump(scan, netns, &it.listening, sock_diag),
+            let placed = placed.into_iter();
+            let known = placed.filter(|key| self.index_of(key).is_some()).collect();
+            let (id, served) = (netns.id(), &it.listening.ports);
+            let affords = |queries| locations.affords(queries);
+            match unplaced.add_to(known, id, served, affords) {
+                Some(keys) if keys.is_empty() => {
+                    self.last.remove(&id);
+                    scan.skipped += 1;
+                }
+                Some(keys) => self.query(scan, netns, served, &keys, sock_diag)?,
+                None => self.dump(scan, netns, &it.listening, sock_diag)?,
             }
-            if keys.is_empty() {
-                self.last.remove(&netns.id());
-                scan.skipped += 1;
-                Ok(())
-            } else if locations.affords(keys.len()) {
-                self.query(scan, netns, &it.listening.ports, &keys, sock_diag)
-            } else {
-                self.dump(scan, netns, &it.listening, sock_diag)
-            }
+            let found = self.found.get(&id);
+            unplaced.remove(found.map_or(&[], Vec::as_slice));
+            Ok(())
         })
     }
 
@@ -316,66 +302,16 @@ impl<V: FnMut(&ScannedSocket<'_>) + Send> Search<'_, V> {
         if unplaced.clone().nth(MAX_LOOKUPS).is_some() {
             return UnplacedConnections::TooMany;
         }
-        let (mut by_address, mut rest) = (HashMap::<_, Vec<_>>::new(), Vec::new());
+        let (mut by_address, mut rest) = (HashMap::<_, Vec<_>>::new(), Rest::default());
         for facts in unplaced.filter_map(lookup) {
             let Some(key) = SocketKey::new(facts.conn.0, facts.local, facts.peer) else {
                 continue;
             };
             match addresses.netns_of(facts.local.ip()) {
                 Some(netns) => by_address.entry(netns).or_default().push(key),
-                None => rest.push(Unplaced {
-                    key,
-                    role: facts.role,
-                }),
+                None => rest.add(key, facts.role),
             }
         }
         UnplacedConnections::LookedUp { by_address, rest }
-    }
-}
-
-impl UnplacedConnections {
-    /// Whether one of them may be in this namespace, and if so, whether because of more than a connection
-    /// that was found there.
-    fn may_be_in(&self, it: &Later<'_>, has_known: bool, listeners: &[ListenerConfig]) -> bool {
-        match self {
-            Self::LookedUp { by_address, rest } => {
-                by_address.contains_key(&it.netns.id())
-                    || rest.iter().any(|one| one.may_be_in(it, has_known))
-            }
-            Self::TooMany => {
-                !it.listening.ports.is_empty() || listeners.iter().any(|listener| listener.remote)
-            }
-        }
-    }
-
-    /// The connections to be sought in this namespace; `None` for all.
-    fn take_for(
-        &mut self,
-        it: &Later<'_>,
-        has_known: bool,
-        known: &[ConnId],
-        fates: &[Fate],
-    ) -> Option<Vec<SocketKey>> {
-        let Self::LookedUp { by_address, rest } = self else {
-            return None;
-        };
-        let is_found = |key: &SocketKey| {
-            let index = known.binary_search(&ConnId(key.cookie()));
-            index.is_ok_and(|index| fates[index] == Fate::Found)
-        };
-        rest.retain(|one| !is_found(&one.key));
-        let mut keys = by_address.remove(&it.netns.id()).unwrap_or_default();
-        let rest = rest.iter().filter(|one| one.may_be_in(it, has_known));
-        keys.extend(rest.map(|one| one.key));
-        Some(keys)
-    }
-}
-
-impl Unplaced {
-    /// `has_known` is whether other known connections were found there.
-    fn may_be_in(&self, it: &Later<'_>, has_known: bool) -> bool {
-        has_known
-            || self.role == Role::Client
-            || it.listening.ports.contains(&self.key.local().port())
     }
 }

@@ -14,7 +14,7 @@ use crate::{
 };
 use monitor_core::{
     Ktime, ListenerRules,
-    facts::{ListenerId, Protocol},
+    facts::{ListenerId, Protocol, Role},
 };
 
 fn listener(port: u16, remote: bool) -> ListenerConfig {
