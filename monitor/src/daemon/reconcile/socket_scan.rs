@@ -173,7 +173,8 @@ pub(super) fn omissions(scan: &Scan) -> Vec<String> {
         .map(|refused| format!("network namespace {}: {}", refused.name, refused.error));
     let unparsed =
         (scan.unparsed > 0).then(|| format!("{} sockets could not be understood", scan.unparsed));
-    refused.chain(unparsed).collect()
+    let cut = scan.cut.as_ref().map(ToString::to_string);
+    refused.chain(unparsed).chain(cut).collect()
 }
 
 /// Sorted, without duplicates.

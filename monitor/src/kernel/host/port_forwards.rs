@@ -101,7 +101,7 @@ impl PortForwards {
         let Ok(list) = netns::enumerate() else {
             return found;
         };
-        found.are_complete = true;
+        found.are_complete = list.cut.is_none();
         for namespace in &list.found {
             let Ok(outcome) = netns::in_namespace(namespace, || read_here(namespace, deadline))
             else {
@@ -437,7 +437,7 @@ mod tests {
             found.to(local, 1, &[]).map(|forwards| forwards.len())
         };
         assert_eq!((count(&found, 8080), count(&found, 8081)), (Some(1), None));
-        found.are_complete = true;
+        found.are_complete = list.cut.is_none();
         assert_eq!(count(&found, 8081), Some(0));
         let late = PortForwards::read(Duration::ZERO);
         assert!(late.unread > 0 && late.first_error.is_some());

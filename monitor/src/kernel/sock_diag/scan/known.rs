@@ -67,11 +67,7 @@ pub fn known_connections(
     locations: &mut Locations,
     visit: impl FnMut(&ScannedSocket<'_>) + Send,
 ) -> Result<(Scan, Vec<Fate>), NetNsError> {
-    let list = netns::enumerate()?;
-    let mut scan = Scan {
-        hidden: list.refused,
-        ..Scan::default()
-    };
+    let (mut scan, found) = Scan::of(netns::enumerate()?);
     let mut search = Search {
         ports: WatchedPorts::new(listeners),
         fates: vec![Fate::Unlocated; known.conns.len()],
@@ -84,8 +80,8 @@ pub fn known_connections(
     // A connection of a namespace that is gone has no location.
     search
         .last
-        .retain(|netns, _| list.found.iter().any(|found| found.id() == *netns));
-    let later = search.first_walk(&list.found, known.everywhere, &mut scan)?;
+        .retain(|netns, _| found.iter().any(|found| found.id() == *netns));
+    let later = search.first_walk(&found, known.everywhere, &mut scan)?;
     if known.everywhere {
         search.settle_all();
     } else {
