@@ -91,6 +91,29 @@ impl Locations {
         self.namespaces.insert(netns, located);
     }
 
+    /// Adds the connections of namespaces that only `other` has.
+    pub fn merge(&mut self, mut other: Self) {
+        let measured = [self.dump, other.dump].into_iter();
+        self.dump = measured
+            .filter(|dump| !dump.is_zero())
+            .min()
+            .unwrap_or_default();
+        for (netns, located) in other.take() {
+            if !self.namespaces.contains_key(&netns) {
+                self.keep(netns, located);
+            }
+        }
+    }
+
+    /// Splits off all connections; what was measured stays, too.
+    pub fn split_off(&mut self) -> Self {
+        Self {
+            keys: self.keys,
+            namespaces: self.take(),
+            ..*self
+        }
+    }
+
     /// Takes all connections, to be set anew.
     pub(super) fn take(&mut self) -> HashMap<NetNsId, Located> {
         self.keys = 0;
@@ -191,6 +214,22 @@ mod tests {
         locations.set(netns(2), keys("192.0.2.7", 1..=MAX_KEYS_EACH as u64 + 1));
         assert_ne!(locations.namespaces[&netns(1)], Located::Many);
         assert_eq!(locations.namespaces[&netns(2)], Located::Many);
+    }
+
+    #[test]
+    fn connections_that_were_found_meanwhile_are_added() {
+        let mut ours = locations(9);
+        ours.set(netns(1), keys("192.0.2.7", [1]));
+        let mut others = locations(7);
+        others.set(netns(1), keys("192.0.2.7", [2]));
+        others.set(netns(2), keys("192.0.2.8", [3, 4]));
+        ours.merge(others.split_off());
+        let few = |local, cookies: &[u64]| Located::Few(keys(local, cookies.iter().copied()));
+        assert_eq!(ours.namespaces[&netns(1)], few("192.0.2.7", &[1]));
+        assert_eq!(ours.namespaces[&netns(2)], few("192.0.2.8", &[3, 4]));
+        assert_eq!((ours.keys, ours.dump), (3, USUAL_QUERY * 7));
+        assert_eq!((others.keys, others.namespaces.len()), (0, 0));
+        assert!(others.affords(7), "its measurements stay");
     }
 
     #[test]
