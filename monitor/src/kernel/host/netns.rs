@@ -111,16 +111,18 @@ pub fn enumerate() -> Result<NetNsList, NetNsError> {
         refused: 0,
         out_of_files: None,
     };
+    // Opened before the namespaces, which may take all files.
+    let processes = fs::read_dir("/proc").map_err(NetNsError::Proc)?;
     for mount in mountinfo::read().map_err(NetNsError::Proc)? {
         walk.visit_mount(&mount);
     }
-    for process in fs::read_dir("/proc").map_err(NetNsError::Proc)? {
+    for process in processes {
+        if walk.out_of_files.is_some() {
+            break;
+        }
         let name = process.map_err(NetNsError::Proc)?.file_name();
         if let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) {
             walk.visit_process(pid);
-        }
-        if walk.out_of_files.is_some() {
-            break;
         }
     }
     Ok(walk.into_list())
@@ -386,25 +388,22 @@ mod tests {
             out_of_files: None,
         };
         let limit = 100;
-        for inode in 1.. {
-            let id = NetNsId {
-                dev: own.id.dev,
-                inode,
-            };
-            if walk.found.len() == limit {
-                let at_limit = || Err(io::Error::from(Errno::MFILE));
-                walk.visit(|| Ok(id), at_limit, "one more".to_owned());
-                break;
-            }
-            walk.seen.insert(id);
+        let id = |inode| NetNsId {
+            dev: own.id.dev,
+            inode,
+        };
+        for inode in 1..=limit {
             walk.found.push(NetNs {
                 name: inode.to_string(),
-                id,
+                id: id(inode),
                 file: File::open("/dev/null").unwrap(),
             });
         }
+        let at_limit = || Err(io::Error::from(Errno::MFILE));
+        walk.visit(|| Ok(id(limit + 1)), at_limit, "one more".to_owned());
         let list = walk.into_list();
-        assert_eq!((list.found.len(), list.refused), (limit - SPARE_FILES, 0));
+        let kept = limit as usize - SPARE_FILES;
+        assert_eq!((list.found.len(), list.refused), (kept, 0));
         assert_eq!(list.found[0].name(), "1", "our own is first and stays");
         let cut = list.cut.unwrap().to_string();
         assert!(cut.contains("LimitNOFILE"), "{cut}");
