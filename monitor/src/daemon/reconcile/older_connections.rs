@@ -165,9 +165,10 @@ impl Reconciler {
     pub fn end_seeding(&mut self, older: Older) -> Result<Seeded, NetNsError> {
         let mut seeded = self.seeded(0);
         let seeding = self.seeding.take().unwrap_or_default();
+        let locations = seeding.locations;
         self.seeds = Seeds::new(seeding.seeds);
         let scan = older.join()?;
-        self.locations.merge(seeding.take_locations());
+        self.locations.merge(locations.take());
         self.warn_omissions(omissions(&scan));
         seeded.refused = scan.refused.len();
         log::info!(
