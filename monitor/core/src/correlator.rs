@@ -167,11 +167,9 @@ impl Correlator {
                 }
                 self.count_listen_sockets();
             }
-            Event::RecvQueuesScanned {
-                at,
-                unread,
-                complete,
-            } => self.take_recv_queues(at, &unread, complete),
+            Event::RecvQueuesScanned { at, unread, missed } => {
+                self.take_recv_queues(at, &unread, &missed);
+            }
             Event::SendQueuesScanned(queues) => self.take_send_queues(queues),
             Event::Lost { .. } => {
                 if !self.actions.contains(&Action::Reconcile) {

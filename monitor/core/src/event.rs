@@ -61,8 +61,8 @@ pub enum Event {
     RecvQueuesScanned {
         at: Ktime,
         unread: Vec<ReceiveQueue>,
-        /// The scan covered all sockets: any other has nothing unread.
-        complete: bool,
+        /// Known connections whose socket was not read, sorted. Any other has nothing unread.
+        missed: Vec<ConnId>,
     },
     /// A scan of the sockets found these with bytes in their send queue.
     SendQueuesScanned(SendQueues),

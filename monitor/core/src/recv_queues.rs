@@ -18,13 +18,13 @@ struct UnreadEntry {
 }
 
 impl RecvQueues {
-    /// Stores one scan, and returns the connections whose verdict it may change. An incomplete scan
-    /// does not prove any queue empty.
+    /// Stores one scan, and returns the connections whose verdict it may change. It proves no queue empty of
+    /// a connection in `missed`, whose socket it did not read. They are sorted.
     pub(super) fn observe(
         &mut self,
         at: Ktime,
         unread: &[ReceiveQueue],
-        complete: bool,
+        missed: &[ConnId],
     ) -> Vec<ConnId> {
         let before = std::mem::take(&mut self.unread);
         for queue in unread {
@@ -44,7 +44,7 @@ impl RecvQueues {
         }
         let mut changed = Vec::with_capacity(before.len());
         for (conn, entry) in before {
-            if !complete {
+            if missed.binary_search(&conn).is_ok() {
                 self.unread.entry(conn).or_insert(entry);
             }
             changed.push(conn);
@@ -80,8 +80,8 @@ mod tests {
     #[test]
     fn a_queue_is_unread_since_the_first_scan_at_the_present_position() {
         let mut recv_queues = RecvQueues::default();
-        assert_eq!(recv_queues.observe(Ktime(1), &queue(7), true), []);
-        assert_eq!(recv_queues.observe(Ktime(2), &queue(7), true), [CONN]);
+        assert_eq!(recv_queues.observe(Ktime(1), &queue(7), &[]), []);
+        assert_eq!(recv_queues.observe(Ktime(2), &queue(7), &[]), [CONN]);
         assert_eq!(
             recv_queues.unread(CONN).map(|unread| unread.since),
             Some(Ktime(1))
@@ -89,23 +89,23 @@ mod tests {
         let moved =
             |recv_queues: &RecvQueues| recv_queues.unread(CONN).is_some_and(|unread| unread.moved);
         assert!(!moved(&recv_queues));
-        recv_queues.observe(Ktime(3), &queue(8), true);
+        recv_queues.observe(Ktime(3), &queue(8), &[]);
         assert_eq!(
             recv_queues.unread(CONN).map(|unread| unread.since),
             Some(Ktime(3))
         );
         assert!(moved(&recv_queues));
-        recv_queues.observe(Ktime(4), &queue(8), true);
+        recv_queues.observe(Ktime(4), &queue(8), &[]);
         assert!(!moved(&recv_queues));
     }
 
     #[test]
-    fn only_a_complete_scan_proves_a_queue_empty() {
+    fn only_a_scan_that_read_the_socket_proves_a_queue_empty() {
         let mut recv_queues = RecvQueues::default();
-        recv_queues.observe(Ktime(1), &queue(7), true);
-        assert_eq!(recv_queues.observe(Ktime(2), &[], false), [CONN]);
+        recv_queues.observe(Ktime(1), &queue(7), &[]);
+        assert_eq!(recv_queues.observe(Ktime(2), &[], &[CONN]), [CONN]);
         assert!(recv_queues.unread(CONN).is_some());
-        assert_eq!(recv_queues.observe(Ktime(3), &[], true), [CONN]);
+        assert_eq!(recv_queues.observe(Ktime(3), &[], &[ConnId(2)]), [CONN]);
         assert!(recv_queues.unread(CONN).is_none());
     }
 }

@@ -18,8 +18,10 @@ pub struct SendQueues(Arc<Table>);
 
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Table {
-    /// The last scan that read every socket.
-    complete_at: Option<Ktime>,
+    scanned_at: Option<Ktime>,
+    /// The connections whose socket this scan did not read, each with the last scan that did or that came
+    /// before the connection. Sorted.
+    missed: Vec<(ConnId, Option<Ktime>)>,
     /// Sorted by connection.
     queues: Vec<Entry>,
     /// By listener; those after the last are empty.
@@ -72,13 +74,14 @@ impl Entry {
 
 impl SendQueues {
     /// The table of a scan at `at` that found `queues`, in any order, with this table as the one before.
-    /// An incomplete scan does not prove the queue of a connection in `known` empty, which is sorted.
+    /// `known` are the connections at its beginning, and `missed` those of them whose socket it did not read:
+    /// what was known of these stays. Both are sorted.
     pub fn next(
         &self,
         at: Ktime,
         mut queues: Vec<SendQueue>,
-        complete: bool,
         known: &[ConnId],
+        missed: &[ConnId],
     ) -> Self {
         queues.sort_unstable_by_key(|queue| queue.conn);
         // A scan may find a socket twice.
@@ -89,18 +92,17 @@ impl SendQueues {
             .map(|queue| Entry::new(*queue, at, self.entry(queue.conn)))
             .collect();
         let is_found = |conn: &ConnId| queues.binary_search_by_key(conn, |q| q.conn).is_ok();
-        if !complete {
-            let others = self.0.queues.iter().filter(|entry| {
-                let conn = &entry.queue.conn;
-                !is_found(conn) && known.binary_search(conn).is_ok()
-            });
-            entries.extend(others);
-            entries.sort_unstable_by_key(|entry| entry.queue.conn);
-        }
+        let kept = missed.iter().filter(|conn| !is_found(conn));
+        entries.extend(kept.filter_map(|conn| self.entry(*conn)));
+        entries.sort_unstable_by_key(|entry| entry.queue.conn);
         entries.shrink_to_fit();
         let changed = changed(&self.0.queues, &entries);
         Self(Arc::new(Table {
-            complete_at: complete.then_some(at).or(self.0.complete_at),
+            scanned_at: Some(at),
+            missed: missed
+                .iter()
+                .map(|conn| (*conn, self.read_at(*conn)))
+                .collect(),
             totals: totals(&entries),
             queues: entries,
             changed,
@@ -116,9 +118,9 @@ impl SendQueues {
         })
     }
 
-    /// The same in bytes; `None` for a connection that no scan has covered since it was `first_seen`.
+    /// The same in bytes; `None` for a connection that no scan has read since it was `first_seen`.
     pub(super) fn bytes(&self, conn: ConnId, first_seen: Ktime) -> Option<u32> {
-        let is_covered = self.0.complete_at.is_some_and(|at| at >= first_seen);
+        let is_covered = self.read_at(conn).is_some_and(|at| at >= first_seen);
         let found = self.entry(conn).map(|entry| entry.queue.bytes);
         found.or(is_covered.then_some(0))
     }
@@ -130,6 +132,15 @@ impl SendQueues {
     pub(super) fn totals(&self, listener: ListenerId) -> QueueTotals {
         let totals = self.0.totals.get(listener.index());
         totals.copied().unwrap_or_default()
+    }
+
+    /// The last scan that read the connection's socket, if it existed then.
+    fn read_at(&self, conn: ConnId) -> Option<Ktime> {
+        let missed = &self.0.missed;
+        match missed.binary_search_by_key(&conn, |(conn, _)| *conn) {
+            Ok(index) => missed[index].1,
+            Err(_) => self.0.scanned_at,
+        }
     }
 
     fn entry(&self, conn: ConnId) -> Option<&Entry> {
@@ -196,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_queue_is_held_since_the_first_scan_without_an_acknowledgement() {
-        let scan = |before: &SendQueues, at, queue| before.next(s(at), vec![queue], true, &KNOWN);
+        let scan = |before: &SendQueues, at, queue| before.next(s(at), vec![queue], &KNOWN, &[]);
         let first = scan(&SendQueues::default(), 1, queue(1, 10, 7));
         let grown = scan(&first, 31, queue(1, 20, 7));
         assert_eq!(held_since(&grown), Some(s(1)));
@@ -220,19 +231,24 @@ mod tests {
     }
 
     #[test]
-    fn only_a_complete_scan_proves_the_queue_of_a_known_connection_empty() {
+    fn only_a_scan_that_read_the_socket_proves_its_queue_empty() {
         let both = vec![queue(2, 5, 0), queue(1, 10, 7), queue(1, 10, 7)];
-        let first = SendQueues::default().next(s(1), both, true, &KNOWN);
-        let incomplete = first.next(s(2), Vec::new(), false, &KNOWN[..1]);
-        assert!(incomplete.unsent(ConnId(1)).is_some());
-        assert_eq!(incomplete.unsent(ConnId(2)), None, "it ended");
-        let complete = incomplete.next(s(3), Vec::new(), true, &KNOWN);
-        assert_eq!(complete.unsent(ConnId(1)), None);
+        let first = SendQueues::default().next(s(1), both, &KNOWN, &[]);
+        let missed = first.next(s(2), Vec::new(), &KNOWN, &KNOWN[..1]);
+        assert_eq!(missed.unsent(ConnId(1)), first.unsent(ConnId(1)));
+        assert_eq!(missed.unsent(ConnId(2)), None, "it was read");
+        let read = missed.next(s(3), Vec::new(), &KNOWN, &[]);
+        assert_eq!(read.unsent(ConnId(1)), None);
         let bytes = |queues: &SendQueues, first_seen| queues.bytes(ConnId(1), s(first_seen));
         assert_eq!(bytes(&first, 0), Some(10));
-        assert_eq!(bytes(&complete, 3), Some(0));
-        assert_eq!(bytes(&complete, 4), None, "it came after the scan began");
+        assert_eq!(bytes(&read, 3), Some(0));
+        assert_eq!(bytes(&read, 4), None, "it came after the scan began");
         assert_eq!(bytes(&SendQueues::default(), 0), None);
+        let again = |last: &SendQueues, at| last.next(s(at), Vec::new(), &KNOWN, &KNOWN[..1]);
+        let missed = again(&again(&read, 5), 6);
+        assert_eq!(bytes(&missed, 3), Some(0), "as it was when it was read");
+        assert_eq!(bytes(&missed, 4), None, "no scan has read it");
+        assert_eq!(bytes(&again(&SendQueues::default(), 5), 0), None);
     }
 
     #[test]
@@ -243,7 +259,7 @@ mod tests {
             ..queue(conn, bytes, 0)
         };
         let queues = vec![on_first(3, 30), on_first(1, 10), on_first(9, 1_000)];
-        let queues = SendQueues::default().next(s(1), queues, true, &known);
+        let queues = SendQueues::default().next(s(1), queues, &known, &[]);
         let totals = [0, 1, 2].map(|id| queues.totals(ListenerId(id)));
         assert_eq!(totals[1], QueueTotals { sum: 40, max: 30 });
         assert_eq!([totals[0], totals[2]], [QueueTotals::default(); 2]);

@@ -56,7 +56,7 @@ pub(super) struct Intake {
     pub(super) snapshots: Snapshots,
     pub(super) sweeps: Sweeps,
     pub(super) reconciler: Reconciler,
-    /// The search for older connections, while it goes on. No scan begins before its end.
+    /// The search for older connections, while it goes on.
     pub(super) older: Option<Older>,
     scan: Option<SocketScan>,
     scan_at: Instant,
@@ -110,7 +110,7 @@ impl Intake {
     /// Waits for the next arrival. Readiness is cleared before the drain, so a record committed after
     /// it wakes the daemon again.
     pub(super) async fn next(&mut self) -> io::Result<Arrival> {
-        let may_scan = self.scan.is_none() && self.older.is_none();
+        let may_scan = self.scan.is_none();
         tokio::select! {
             ready = self.vitals.readable_mut() => ready?.clear_ready(),
             ready = self.handshakes.readable_mut() => ready?.clear_ready(),
@@ -199,6 +199,8 @@ impl Intake {
             Some(SearchProgress::MayStart { .. }) => {}
             None => {
                 let ended = self.older.take();
+                // A scan must follow.
+                self.scan_at = Instant::now();
                 if let Some(Err(error)) = ended.map(|it| self.reconciler.end_seeding(it)) {
                     log::warn!("the search for older connections ended early: {error}");
                 }

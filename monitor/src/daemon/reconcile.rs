@@ -22,13 +22,15 @@ use monitor_core::{ConnId, Correlator, Detail, Event};
 
 mod comparison;
 mod older_connections;
+mod older_search;
 mod presence;
 mod seeds;
 mod socket_scan;
 
 use comparison::Comparison;
+pub use older_connections::Seeded;
 use older_connections::Seeding;
-pub use older_connections::{Older, SearchProgress, Seeded};
+pub use older_search::{Older, SearchProgress};
 use presence::Presence;
 use seeds::Seeds;
 use socket_scan::{Lookup, ScanTargets, ScannedSockets};
@@ -78,7 +80,18 @@ impl Reconciler {
     ) -> SocketScan {
         let reader = snapshots.reader();
         let reader = reader.inspect_err(|error| log::warn!("{error}"));
-        self.requests_sought = std::mem::take(&mut self.uncertain);
+        let mut locations = std::mem::take(&mut self.locations);
+        let may_search_everywhere = match &self.seeding {
+            // The search for older connections reads all namespaces as it is.
+            Some(seeding) => {
+                locations.merge(seeding.take_locations());
+                false
+            }
+            None => {
+                self.requests_sought = std::mem::take(&mut self.uncertain);
+                true
+            }
+        };
         let targets = ScanTargets {
             seeds: self.seeds.share(),
             requests: socket_scan::sorted(self.requests_sought.iter().copied()),
@@ -86,7 +99,8 @@ impl Reconciler {
             lookup: reader
                 .ok()
                 .map(|reader| Box::new(move |conn| reader.get(conn)) as Lookup),
-            locations: std::mem::take(&mut self.locations),
+            may_search_everywhere,
+            locations,
             presence: std::mem::take(&mut self.presence),
             send_queues: core.send_queues().clone(),
         };
@@ -124,7 +138,9 @@ impl Reconciler {
         );
         self.warn_omissions(std::mem::take(&mut scanned.omissions));
         self.presence = scanned.presence;
-        self.locations = scanned.locations;
+        // The search for older connections may have ended meanwhile, with more.
+        let more = std::mem::replace(&mut self.locations, scanned.locations);
+        self.locations.merge(more);
         self.gone.append(&mut scanned.gone);
         if scanned.complete {
             self.missing.append(&mut scanned.missing_seeds);
@@ -142,7 +158,7 @@ impl Reconciler {
         core.handle_event(Event::RecvQueuesScanned {
             at: scanned.at,
             unread: scanned.unread,
-            complete: scanned.complete,
+            missed: scanned.missed,
         });
         core.handle_event(Event::SendQueuesScanned(scanned.send_queues));
         Some(scanned.cost)

@@ -2,7 +2,7 @@
 
 pub mod cgroup;
 pub(super) mod duty_cycle;
-pub(super) mod generations;
+pub(crate) mod generations;
 mod mountinfo;
 pub mod netns;
 pub mod open_files;

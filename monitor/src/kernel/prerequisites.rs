@@ -167,6 +167,10 @@ fn sock_diag() -> Result<String, Missing> {
 fn network_namespaces() -> Result<String, Missing> {
     let list = netns::enumerate()
         .map_err(|error| Missing::new(error.to_string(), "mount /proc in this container"))?;
+    if let Some(cut) = list.cut {
+        let remedy = "raise the limit of open files of this process";
+        return Err(Missing::new(cut.to_string(), remedy));
+    }
     let found = list.found.len();
     if list.refused > 0 {
         let hidden = match list.refused {

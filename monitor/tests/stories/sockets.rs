@@ -133,7 +133,7 @@ impl Host {
         let unread = |unread: Vec<ReceiveQueue>| Event::RecvQueuesScanned {
             at: now,
             unread,
-            complete: true,
+            missed: Vec::new(),
         };
         let event = match what {
             Opens => {

@@ -14,14 +14,19 @@ impl Correlator {
         &self.send_queues
     }
 
-    /// The send queue of a connection at the last scan, bytes; `None` if no scan has covered it.
+    /// The send queue of a connection at the last scan, bytes; `None` if no scan has read it.
     pub fn send_queue(&self, conn: ConnId) -> Option<u32> {
         let flow = self.flows.get(conn)?;
         self.send_queues.bytes(conn, flow.first_seen)
     }
 
-    pub(super) fn take_recv_queues(&mut self, at: Ktime, unread: &[ReceiveQueue], complete: bool) {
-        for conn in self.recv_queues.observe(at, unread, complete) {
+    pub(super) fn take_recv_queues(
+        &mut self,
+        at: Ktime,
+        unread: &[ReceiveQueue],
+        missed: &[ConnId],
+    ) {
+        for conn in self.recv_queues.observe(at, unread, missed) {
             self.queue_for_inspection(conn);
         }
     }

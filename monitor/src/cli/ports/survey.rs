@@ -130,6 +130,7 @@ impl PortSurvey {
                 first.error
             )
         });
+        let cut = scan.cut.as_ref().map(ToString::to_string);
         let hidden = (scan.hidden > 0).then(|| {
             format!(
                 "processes whose network namespace is hidden: {}; {PRIVILEGED}, or grant \
@@ -179,7 +180,7 @@ impl PortSurvey {
             )
         });
         [
-            refused, hidden, unknown, cgroups, pods, rules, changed, missed,
+            refused, cut, hidden, unknown, cgroups, pods, rules, changed, missed,
         ]
         .into_iter()
         .flatten()

@@ -1,27 +1,19 @@
-//! Connections older than the programs: found on their own thread, reported to the core in slices.
-//!
-//! Each network namespace with connections is dumped once, those first in which something listens on a watched
-//! port. The start waits for a limited time; the rest is found while the daemon runs.
+//! Reports connections older than the programs to the core.
 
-use std::{
-    collections::HashSet,
-    thread,
-    time::{Duration, Instant},
+use std::{collections::HashSet, time::Duration};
+
+use super::{
+    Reconciler, Seeds,
+    older_search::{FoundLocations, Older},
+    socket_scan::omissions,
 };
-
-use tokio::sync::mpsc::{self, Receiver, Sender};
-
-use super::{Reconciler, Seeds, socket_scan::omissions};
 use crate::{
     config::listeners::{ListenerConfig, PortRange},
     kernel::{
         bpf::maps::{SnapshotError, Snapshots},
         clock,
-        host::netns::NetNsError,
-        sock_diag::scan::{
-            self, Scan, SurveyedNamespace,
-            locations::{Locations, MAX_KEYS_EACH},
-        },
+        host::{generations::Generations, netns::NetNsError},
+        sock_diag::scan::{self, Scan, locations::Locations},
     },
 };
 use monitor_core::{ConnId, Correlator, Event, Facts};
@@ -43,37 +35,8 @@ pub struct Seeded {
     pub unserved: Vec<PortRange>,
 }
 
-/// Connections in one slice, and slices in the channel, so the search is never far ahead.
-const SLICE: usize = 512;
-const WAITING: usize = 4;
-
 /// How long the start waits for the search. Only a namespace that was begun may take longer.
 const START_LIMIT: Duration = Duration::from_secs(2);
-
-/// A running search for older connections.
-#[derive(Debug)]
-pub struct Older {
-    progress: Receiver<SearchProgress>,
-    search: thread::JoinHandle<Result<FoundOlder, NetNsError>>,
-}
-
-/// What a search reports before its end.
-#[derive(Debug)]
-pub enum SearchProgress {
-    Connections(Vec<Facts>),
-    /// The start need not wait for the rest.
-    MayStart {
-        unsearched: usize,
-    },
-}
-
-/// What a search has found, except the connections.
-#[derive(Debug)]
-struct FoundOlder {
-    /// With the time and the namespaces of the survey.
-    scan: Scan,
-    locations: Locations,
-}
 
 /// What is known of the older connections while they are being reported.
 #[derive(Debug, Default)]
@@ -82,106 +45,46 @@ pub(super) struct Seeding {
     refused: usize,
     hidden: usize,
     unserved: Vec<PortRange>,
+    locations: FoundLocations,
     seeds: HashSet<ConnId>,
-    /// Connections that ended since the search began and must not be reported afterwards.
-    ended: HashSet<ConnId>,
+    ended: Ended,
     /// Connections that were already in the snapshots when their turn came.
     published: HashSet<ConnId>,
     untracked: HashSet<ConnId>,
 }
 
-impl Older {
-    fn search(
-        listeners: Vec<ListenerConfig>,
-        surveyed: Vec<SurveyedNamespace>,
-        survey: Scan,
-        start_limit: Duration,
-    ) -> Result<Self, NetNsError> {
-        let (sender, progress) = mpsc::channel(WAITING);
-        let search = thread::Builder::new()
-            .name("older".to_owned())
-            .spawn(move || search(&listeners, surveyed, survey, start_limit, &sender))
-            .map_err(|source| NetNsError::Thread {
-                name: "own".to_owned(),
-                source,
-            })?;
-        Ok(Self { progress, search })
-    }
+/// The last connections that ended. One that the search found before must not be reported afterwards. If one
+/// is, the next scan drops it.
+#[derive(Debug)]
+struct Ended(Generations<ConnId, ()>);
 
-    /// Waits for more; `None` when all were found.
-    pub async fn next(&mut self) -> Option<SearchProgress> {
-        self.progress.recv().await
-    }
-}
+/// More than end while what was found is on its way.
+const MAX_ENDED: usize = 65_536;
 
-/// Sends what it finds. A send fails only after the daemon has stopped or its start has failed; the rest is
-/// not needed then.
-fn search(
-    listeners: &[ListenerConfig],
-    surveyed: Vec<SurveyedNamespace>,
-    survey: Scan,
-    start_limit: Duration,
-    progress: &Sender<SearchProgress>,
-) -> Result<FoundOlder, NetNsError> {
-    let begun = Instant::now();
-    let mut found = FoundOlder {
-        scan: survey,
-        locations: Locations::default(),
-    };
-    let (populated, idle): (Vec<_>, Vec<_>) =
-        surveyed.into_iter().partition(|it| it.has_connections);
-    found.scan.skipped += idle.len();
-    let mut unsearched = populated.len();
-    let (served, rest): (Vec<_>, Vec<_>) = populated.into_iter().partition(|it| it.is_served);
-    let mut slice = Vec::with_capacity(SLICE);
-    let mut may_start = false;
-    for it in served.into_iter().chain(rest) {
-        if !may_start && begun.elapsed() >= start_limit {
-            may_start = true;
-            let found = std::mem::replace(&mut slice, Vec::with_capacity(SLICE));
-            drop(progress.blocking_send(SearchProgress::Connections(found)));
-            drop(progress.blocking_send(SearchProgress::MayStart { unsearched }));
-        }
-        if progress.is_closed() {
-            break;
-        }
-        let mut keys = Vec::new();
-        let scan = scan::connections(listeners, &[&it.netns], |socket| {
-            let Some(facts) = socket.facts() else {
-                return;
-            };
-            if keys.len() <= MAX_KEYS_EACH {
-                keys.push(socket.key());
-            }
-            slice.push(facts);
-            if slice.len() >= SLICE {
-                let full = std::mem::replace(&mut slice, Vec::with_capacity(SLICE));
-                drop(progress.blocking_send(SearchProgress::Connections(full)));
-            }
-        })?;
-        found.locations.measure_dump(&scan);
-        found.locations.set(it.netns.id(), keys);
-        found.scan.add_connections(scan);
-        unsearched -= 1;
+impl Default for Ended {
+    fn default() -> Self {
+        Self(Generations::new(MAX_ENDED))
     }
-    drop(progress.blocking_send(SearchProgress::Connections(slice)));
-    found.scan.elapsed = begun.elapsed();
-    Ok(found)
 }
 
 impl Seeding {
+    /// Takes the locations that were found since the last call.
+    pub(super) fn take_locations(&self) -> Locations {
+        self.locations.take()
+    }
+
     /// Records the end of a connection; returns whether it was seeded.
     pub(super) fn end(&mut self, conn: ConnId) -> bool {
-        self.ended.insert(conn);
+        self.ended.0.insert(conn, ());
         self.seeds.remove(&conn)
     }
 
     /// Whether it is still to be reported. The search may find a socket twice, or one that has ended
     /// meanwhile.
     fn is_new(&self, conn: ConnId) -> bool {
-        ![&self.seeds, &self.ended, &self.published, &self.untracked]
-            .iter()
-            .any(|known| known.contains(&conn))
+        let known = [&self.seeds, &self.published, &self.untracked];
+        let is_known = known.iter().any(|known| known.contains(&conn));
+        !is_known && self.ended.0.get(&conn).is_none()
     }
 }
 
@@ -201,14 +104,16 @@ impl Reconciler {
             complete: survey.is_complete(),
             sockets: survey.listening.clone(),
         });
+        let locations = FoundLocations::default();
         self.seeding = Some(Seeding {
+            locations: locations.clone(),
             namespaces: survey.namespaces,
             refused: survey.refused.len(),
             hidden: survey.hidden,
             unserved: unserved(listeners, &survey),
             ..Seeding::default()
         });
-        Older::search(listeners.to_vec(), surveyed, survey, START_LIMIT)
+        Older::search(listeners.to_vec(), surveyed, survey, START_LIMIT, locations)
     }
 
     /// Reports some older connections. Returns for how many the snapshot map had no room.
@@ -260,22 +165,20 @@ impl Reconciler {
     pub fn end_seeding(&mut self, older: Older) -> Result<Seeded, NetNsError> {
         let mut seeded = self.seeded(0);
         let seeding = self.seeding.take().unwrap_or_default();
+        let locations = seeding.locations;
         self.seeds = Seeds::new(seeding.seeds);
-        let found = match older.search.join() {
-            Ok(found) => found?,
-            Err(panic) => std::panic::resume_unwind(panic),
-        };
-        self.warn_omissions(omissions(&found.scan));
-        self.locations = found.locations;
-        seeded.refused = found.scan.refused.len();
+        let scan = older.join()?;
+        self.locations.merge(locations.take());
+        self.warn_omissions(omissions(&scan));
+        seeded.refused = scan.refused.len();
         log::info!(
             "searched {} of {} network namespaces in {} ms: {} older connections, {} listening sockets on \
              watched ports",
-            found.scan.dumped,
-            found.scan.namespaces,
-            found.scan.elapsed.as_millis(),
+            scan.dumped,
+            scan.namespaces,
+            scan.elapsed.as_millis(),
             seeded.connections,
-            found.scan.listening.len()
+            scan.listening.len()
         );
         Ok(seeded)
     }
@@ -300,56 +203,7 @@ fn unserved(listeners: &[ListenerConfig], scan: &Scan) -> Vec<PortRange> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
-
     use super::*;
-    use crate::kernel::testing::{Namespace, key_of};
-    use monitor_core::ListenerRules;
-
-    #[test]
-    #[ignore = "needs root: makes network namespaces"]
-    fn the_start_waits_for_a_limited_time_and_everything_is_found() {
-        const PORT: u16 = 18_261;
-        let namespaces = [Namespace::new(), Namespace::new(), Namespace::new()];
-        let address = format!("127.0.0.1:{PORT}");
-        let connections = [0, 1].map(|index| namespaces[index].connect(&address, &address));
-        // Only the second is served, and the third has nothing but a listening socket.
-        let _listening = [1, 2].map(|index| {
-            let port = if index == 1 { PORT } else { PORT + 1 };
-            namespaces[index].enter(|| TcpListener::bind(("127.0.0.2", port)).unwrap())
-        });
-        let listeners = [ListenerConfig {
-            rules: ListenerRules::new("l", None),
-            ports: vec![PortRange(PORT..=PORT)],
-            remote: false,
-        }];
-        let (surveyed, survey) = scan::survey(&listeners).unwrap();
-        let populated = surveyed.iter().filter(|it| it.has_connections).count();
-        let third = namespaces[2].netns().id();
-        let idle = surveyed.iter().find(|it| it.netns.id() == third);
-        assert!(!idle.unwrap().has_connections);
-
-        let limit = Duration::ZERO;
-        let mut older = Older::search(listeners.to_vec(), surveyed, survey, limit).unwrap();
-        let mut found = Vec::new();
-        let mut started = None;
-        while let Some(progress) = older.progress.blocking_recv() {
-            match progress {
-                SearchProgress::Connections(facts) => {
-                    found.extend(facts.iter().map(|it| it.conn.0));
-                }
-                SearchProgress::MayStart { unsearched } => {
-                    assert_eq!((unsearched, found.len()), (populated, 0));
-                    started = Some(());
-                }
-            }
-        }
-        assert!(started.is_some());
-        let [unserved, served] = connections.map(|it| key_of(&it.server).cookie());
-        assert_eq!(found, [served, unserved]);
-        let scan = older.search.join().unwrap().unwrap().scan;
-        assert_eq!(scan.dumped + scan.refused.len(), populated);
-    }
 
     #[test]
     fn a_connection_that_ended_after_it_was_found_is_not_reported() {
@@ -362,5 +216,18 @@ mod tests {
         assert!(!seeding.is_new(ConnId(2)), "found twice");
         assert!(seeding.end(ConnId(2)), "its seed must be removed");
         assert!(!seeding.is_new(ConnId(2)));
+    }
+
+    #[test]
+    fn the_ends_that_are_remembered_are_bounded() {
+        let mut seeding = Seeding::default();
+        let ends = 4 * MAX_ENDED as u64;
+        for conn in 1..=ends {
+            seeding.end(ConnId(conn));
+        }
+        assert!(!seeding.is_new(ConnId(ends)));
+        assert!(!seeding.is_new(ConnId(ends - MAX_ENDED as u64 + 1)));
+        let remembered = (1..=ends).filter(|conn| !seeding.is_new(ConnId(*conn)));
+        assert!(remembered.count() <= 2 * MAX_ENDED);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use super::presence::Presence;
+use super::presence::{Coverage, Presence};
 use crate::{
     config::listeners::ListenerConfig,
     kernel::{
@@ -21,6 +21,9 @@ use monitor_core::{
     send_queues::SendQueues,
 };
 
+#[cfg(test)]
+mod tests;
+
 /// Looks up the facts of a connection that has not ended.
 pub(super) type Lookup = Box<dyn Fn(ConnId) -> Option<Facts> + Send + Sync>;
 
@@ -33,6 +36,8 @@ pub(super) struct ScanTargets {
     pub(super) known: Vec<ConnId>,
     /// `None` if there is none; all namespaces are searched then.
     pub(super) lookup: Option<Lookup>,
+    /// Whether it may search all namespaces if there is a lookup.
+    pub(super) may_search_everywhere: bool,
     /// As the last scan left them.
     pub(super) locations: Locations,
     /// As the last scan left it.
@@ -55,6 +60,8 @@ pub struct ScannedSockets {
     pub(super) locations: Locations,
     /// Connections whose end was not reported.
     pub(super) gone: Vec<ConnId>,
+    /// Known connections whose socket was not read, sorted. Their queues are as before.
+    pub(super) missed: Vec<ConnId>,
     pub(super) unread: Vec<ReceiveQueue>,
     pub(super) send_queues: SendQueues,
     pub(super) listening: Vec<ListeningSocket>,
@@ -76,11 +83,15 @@ pub(super) fn scan_host(
     let mut requests = TargetSearch::new(&targets.requests);
     let mut unread = Vec::new();
     let mut unsent = Vec::new();
+    // The requests have no snapshots.
+    let must_search_everywhere =
+        !targets.requests.is_empty() || presence.must_search_everywhere(&known);
+    let everywhere =
+        targets.lookup.is_none() || targets.may_search_everywhere && must_search_everywhere;
     let sought = KnownConnections {
         conns: &known,
         lookup: &|conn| targets.lookup.as_ref().and_then(|lookup| lookup(conn)),
-        // The requests have no snapshots.
-        everywhere: targets.lookup.is_none() || !targets.requests.is_empty(),
+        everywhere,
     };
     let (scan, fates) = known::known_connections(listeners, &sought, &mut locations, |found| {
         seeds.mark_found(found.conn());
@@ -88,13 +99,16 @@ pub(super) fn scan_host(
         unread.extend(found.receive_queue());
         unsent.extend(found.send_queue());
     })?;
-    let send_queues = targets
-        .send_queues
-        .next(at, unsent, scan.is_complete(), &known);
-    let gone = match scan.is_complete() {
-        true => presence.update(&known, &fates, scan.hidden == 0),
-        false => Vec::new(),
+    let missed = known.iter().zip(&fates);
+    let missed = missed.filter(|(_, fate)| **fate != Fate::Found);
+    let missed: Vec<_> = missed.map(|(conn, _)| *conn).collect();
+    let send_queues = targets.send_queues.next(at, unsent, &known, &missed);
+    let coverage = Coverage {
+        everywhere,
+        complete: scan.is_complete(),
+        all_visible: scan.hidden == 0,
     };
+    let gone = presence.update(&known, &fates, coverage);
     let mut missing_seeds = seeds.missing();
     missing_seeds.retain(|conn| {
         let index = known.binary_search(conn);
@@ -109,6 +123,7 @@ pub(super) fn scan_host(
         omissions: omissions(&scan),
         missing_seeds,
         missing_requests: requests.missing(),
+        missed,
         unread,
         send_queues,
         cost: scan.cost + clock::of_thread().saturating_sub(begun),
@@ -164,7 +179,8 @@ pub(super) fn omissions(scan: &Scan) -> Vec<String> {
         .map(|refused| format!("network namespace {}: {}", refused.name, refused.error));
     let unparsed =
         (scan.unparsed > 0).then(|| format!("{} sockets could not be understood", scan.unparsed));
-    refused.chain(unparsed).collect()
+    let cut = scan.cut.as_ref().map(ToString::to_string);
+    refused.chain(unparsed).chain(cut).collect()
 }
 
 /// Sorted, without duplicates.
@@ -199,82 +215,5 @@ impl<'a> TargetSearch<'a> {
             .filter(|(_, found)| !**found)
             .map(|(conn, _)| *conn)
             .collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Instant;
-
-    use rustix::net::sockopt::{set_socket_linger, socket_cookie};
-
-    use super::*;
-    use crate::{
-        config::listeners::PortRange,
-        kernel::testing::{Connection, Namespace},
-    };
-    use monitor_core::ListenerRules;
-
-    #[test]
-    fn a_target_found_twice_or_an_unknown_socket_is_not_missing() {
-        let targets = sorted([3, 1, 3, 2].map(ConnId));
-        let mut search = TargetSearch::new(&targets);
-        for conn in [3, 3, 7] {
-            search.mark_found(ConnId(conn));
-        }
-        assert_eq!(search.missing(), [1, 2].map(ConnId));
-    }
-
-    /// Scans until a scan is complete: namespaces of other tests come and go.
-    fn complete_scan(
-        listeners: &[ListenerConfig],
-        known: &[ConnId],
-        mut presence: Presence,
-    ) -> ScannedSockets {
-        let deadline = Instant::now() + Duration::from_secs(20);
-        loop {
-            let targets = ScanTargets {
-                seeds: sorted([]),
-                requests: sorted([]),
-                known: known.to_vec(),
-                lookup: None,
-                locations: Locations::default(),
-                presence,
-                send_queues: SendQueues::default(),
-            };
-            let scanned = scan_host(listeners, targets).unwrap();
-            if scanned.complete {
-                return scanned;
-            }
-            assert!(Instant::now() < deadline, "{:?}", scanned.omissions);
-            presence = scanned.presence;
-        }
-    }
-
-    #[test]
-    #[ignore = "needs root: makes a network namespace"]
-    fn a_socket_that_two_scans_miss_after_one_found_it_is_gone() {
-        let namespace = Namespace::new();
-        let [open, closed] = [(), ()].map(|()| namespace.connect("127.0.0.1:0", "127.0.0.1:0"));
-        let conn = |connection: &Connection| ConnId(socket_cookie(&connection.server).unwrap());
-        let port = |connection: &Connection| connection.server.local_addr().unwrap().port();
-        let listeners = [ListenerConfig {
-            rules: ListenerRules::new("web", None),
-            ports: [&open, &closed]
-                .map(|c| PortRange(port(c)..=port(c)))
-                .into(),
-            remote: false,
-        }];
-        let known = [conn(&open), conn(&closed)];
-
-        let first = complete_scan(&listeners, &known, Presence::default());
-        assert_eq!(first.gone, []);
-        // The client's RST closes the server's socket at once.
-        set_socket_linger(&closed.client, Some(Duration::ZERO)).unwrap();
-        drop(closed);
-        let second = complete_scan(&listeners, &known, first.presence);
-        assert_eq!(second.gone, []);
-        let third = complete_scan(&listeners, &known, second.presence);
-        assert_eq!(third.gone, [known[1]]);
     }
 }

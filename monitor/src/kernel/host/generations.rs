@@ -5,7 +5,7 @@ use std::{collections::HashMap, hash::Hash, mem};
 /// Two generations of entries. When the younger one is full, the older one is forgotten and replaced by
 /// it, so the latest entries are always known and memory is bounded.
 #[derive(Debug)]
-pub(in crate::kernel) struct Generations<K, V> {
+pub(crate) struct Generations<K, V> {
     young: HashMap<K, V>,
     old: HashMap<K, V>,
     /// Entries of one generation.
@@ -14,7 +14,7 @@ pub(in crate::kernel) struct Generations<K, V> {
 
 impl<K: Eq + Hash, V> Generations<K, V> {
     /// Knows at least the latest `size` entries, and at most twice as many.
-    pub(in crate::kernel) fn new(size: usize) -> Self {
+    pub(crate) fn new(size: usize) -> Self {
         Self {
             young: HashMap::new(),
             old: HashMap::new(),
@@ -22,11 +22,11 @@ impl<K: Eq + Hash, V> Generations<K, V> {
         }
     }
 
-    pub(in crate::kernel) fn get(&self, key: &K) -> Option<&V> {
+    pub(crate) fn get(&self, key: &K) -> Option<&V> {
         self.young.get(key).or_else(|| self.old.get(key))
     }
 
-    pub(in crate::kernel) fn insert(&mut self, key: K, value: V) {
+    pub(crate) fn insert(&mut self, key: K, value: V) {
         if self.young.len() >= self.size && !self.young.contains_key(&key) {
             self.old = mem::take(&mut self.young);
         }

@@ -42,16 +42,27 @@ pub struct NetNsList {
     /// Processes and mounts whose namespace we may not read (CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH).
     /// Their namespace may still be found in another way.
     pub refused: usize,
+    /// Why there may be more: the limit of open files.
+    pub cut: Option<OutOfFiles>,
 }
+
+/// The limit of open files was reached.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "cannot hold all network namespaces open: {0}; raise the limit of open files (LimitNOFILE)"
+)]
+pub struct OutOfFiles(#[source] io::Error);
+
+/// Files that are left for others when the limit was reached: to enter the namespaces and query them, and for
+/// connections to the daemon.
+const SPARE_FILES: usize = 64;
 
 #[derive(Debug, thiserror::Error)]
 pub enum NetNsError {
     #[error("cannot list network namespaces: {0}; is /proc mounted?")]
     Proc(#[source] io::Error),
-    #[error(
-        "cannot hold all network namespaces open: {0}; raise the limit of open files (LimitNOFILE)"
-    )]
-    OpenFiles(#[source] io::Error),
+    #[error(transparent)]
+    OutOfFiles(#[from] OutOfFiles),
     #[error("cannot enter network namespace {name}: {source}; this needs CAP_SYS_ADMIN")]
     Enter { name: String, source: io::Error },
     #[error("cannot start a thread for network namespace {name}: {source}")]
@@ -90,7 +101,7 @@ impl NetNsId {
 
 /// Finds our own namespace, those mounted somewhere (`ip netns`, container engines) and those of all
 /// processes. A namespace held only by a thread other than its process's first, or only by an open
-/// file, is not found.
+/// file, is not found. If the limit of open files does not allow all, there are fewer.
 pub fn enumerate() -> Result<NetNsList, NetNsError> {
     let own = NetNs::own().map_err(NetNsError::Proc)?;
     let mut walk = NetNsWalk {
@@ -100,22 +111,21 @@ pub fn enumerate() -> Result<NetNsList, NetNsError> {
         refused: 0,
         out_of_files: None,
     };
+    // Opened before the namespaces, which may take all files.
+    let processes = fs::read_dir("/proc").map_err(NetNsError::Proc)?;
     for mount in mountinfo::read().map_err(NetNsError::Proc)? {
         walk.visit_mount(&mount);
     }
-    for process in fs::read_dir("/proc").map_err(NetNsError::Proc)? {
+    for process in processes {
+        if walk.out_of_files.is_some() {
+            break;
+        }
         let name = process.map_err(NetNsError::Proc)?.file_name();
         if let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) {
             walk.visit_process(pid);
         }
-        if let Some(error) = walk.out_of_files.take() {
-            return Err(NetNsError::OpenFiles(error));
-        }
     }
-    Ok(NetNsList {
-        found: walk.found,
-        refused: walk.refused,
-    })
+    Ok(walk.into_list())
 }
 
 /// Runs `act` inside `namespace`, on a separate thread, so the caller's thread stays in its namespace.
@@ -202,6 +212,18 @@ struct NetNsWalk {
 }
 
 impl NetNsWalk {
+    fn into_list(mut self) -> NetNsList {
+        if self.out_of_files.is_some() {
+            let kept = self.found.len().saturating_sub(SPARE_FILES).max(1);
+            self.found.truncate(kept);
+        }
+        NetNsList {
+            found: self.found,
+            refused: self.refused,
+            cut: self.out_of_files.map(OutOfFiles),
+        }
+    }
+
     fn visit_mount(&mut self, mount: &Mount) {
         let Some(id) = mounted_netns(mount).map(|inode| NetNsId {
             dev: self.nsfs,
@@ -353,5 +375,37 @@ mod tests {
         };
         walk.visit_process(u32::MAX);
         assert_eq!((walk.found.len(), walk.refused), (0, 0));
+    }
+
+    #[test]
+    fn at_the_limit_of_open_files_some_namespaces_are_found_and_files_are_left() {
+        let own = NetNs::own().unwrap();
+        let mut walk = NetNsWalk {
+            nsfs: own.id.dev,
+            seen: HashSet::new(),
+            found: Vec::new(),
+            refused: 0,
+            out_of_files: None,
+        };
+        let limit = 100;
+        let id = |inode| NetNsId {
+            dev: own.id.dev,
+            inode,
+        };
+        for inode in 1..=limit {
+            walk.found.push(NetNs {
+                name: inode.to_string(),
+                id: id(inode),
+                file: File::open("/dev/null").unwrap(),
+            });
+        }
+        let at_limit = || Err(io::Error::from(Errno::MFILE));
+        walk.visit(|| Ok(id(limit + 1)), at_limit, "one more".to_owned());
+        let list = walk.into_list();
+        let kept = limit as usize - SPARE_FILES;
+        assert_eq!((list.found.len(), list.refused), (kept, 0));
+        assert_eq!(list.found[0].name(), "1", "our own is first and stays");
+        let cut = list.cut.unwrap().to_string();
+        assert!(cut.contains("LimitNOFILE"), "{cut}");
     }
 }

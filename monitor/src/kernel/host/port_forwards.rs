@@ -101,7 +101,7 @@ impl PortForwards {
         let Ok(list) = netns::enumerate() else {
             return found;
         };
-        found.are_complete = true;
+        found.are_complete = list.cut.is_none();
         for namespace in &list.found {
             let Ok(outcome) = netns::in_namespace(namespace, || read_here(namespace, deadline))
             else {

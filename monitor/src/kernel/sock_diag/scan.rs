@@ -18,7 +18,7 @@ use crate::{
     kernel::{
         clock,
         host::{
-            netns::{self, NetNs, NetNsError, NetNsId},
+            netns::{self, NetNs, NetNsError, NetNsId, NetNsList, OutOfFiles},
             owner::OwnedSocket,
             sockstat::tcp_sockets,
         },
@@ -31,6 +31,7 @@ use monitor_core::{
 
 pub mod known;
 pub mod locations;
+mod unplaced;
 mod watched_ports;
 
 use watched_ports::WatchedPorts;
@@ -51,8 +52,10 @@ pub struct Scan {
     pub skipped: usize,
     /// Network namespaces that could not be scanned. Their older connections are unknown.
     pub refused: Vec<RefusedNamespace>,
-    /// Processes whose namespace is hidden from us; see [`netns::NetNsList::refused`].
+    /// Processes whose namespace is hidden from us; see [`NetNsList::refused`].
     pub hidden: usize,
+    /// Why there may be more namespaces; see [`NetNsList::cut`].
+    pub cut: Option<OutOfFiles>,
     /// Sockets on watched ports that could not be parsed.
     pub unparsed: u64,
     /// Dumps that were interrupted and then repeated.
@@ -67,7 +70,17 @@ pub struct Scan {
 impl Scan {
     /// Whether no socket can have been missed.
     pub fn is_complete(&self) -> bool {
-        self.refused.is_empty() && self.unparsed == 0 && self.interrupted == 0
+        self.cut.is_none() && self.refused.is_empty() && self.unparsed == 0 && self.interrupted == 0
+    }
+
+    /// Of the namespaces in this list, which is returned.
+    fn of(list: NetNsList) -> (Self, Vec<NetNs>) {
+        let scan = Self {
+            hidden: list.refused,
+            cut: list.cut,
+            ..Self::default()
+        };
+        (scan, list.found)
     }
 
     /// Adds what a scan of the connections of some of these namespaces read.
@@ -215,13 +228,9 @@ impl ScannedSocket<'_> {
 /// Fails only if the namespaces cannot even be listed.
 pub fn survey(listeners: &[ListenerConfig]) -> Result<(Vec<SurveyedNamespace>, Scan), NetNsError> {
     let ports = WatchedPorts::new(listeners);
-    let list = netns::enumerate()?;
-    let mut scan = Scan {
-        hidden: list.refused,
-        ..Scan::default()
-    };
+    let (mut scan, found) = Scan::of(netns::enumerate()?);
     let mut entered = Vec::new();
-    let all: Vec<_> = list.found.iter().collect();
+    let all: Vec<_> = found.iter().collect();
     scan.walk(&all, |scan, netns, sock_diag| {
         let before = tcp_sockets();
         let listening = ports.listening(scan, netns, sock_diag)?;
@@ -230,7 +239,7 @@ pub fn survey(listeners: &[ListenerConfig]) -> Result<(Vec<SurveyedNamespace>, S
         Ok(())
     })?;
     let mut entered = entered.into_iter().peekable();
-    let surveyed = list.found.into_iter().filter_map(|netns| {
+    let surveyed = found.into_iter().filter_map(|netns| {
         // In the same order, without those that were refused.
         let (_, is_served, has_connections) = entered.next_if(|(id, ..)| *id == netns.id())?;
         Some(SurveyedNamespace {
@@ -247,12 +256,8 @@ pub fn survey(listeners: &[ListenerConfig]) -> Result<(Vec<SurveyedNamespace>, S
 /// Fails only if the namespaces cannot even be listed.
 pub fn all_listening() -> Result<(Vec<HostListener>, Scan), NetNsError> {
     let mut listening = Vec::new();
-    let list = netns::enumerate()?;
-    let mut scan = Scan {
-        hidden: list.refused,
-        ..Scan::default()
-    };
-    let all: Vec<_> = list.found.iter().collect();
+    let (mut scan, found) = Scan::of(netns::enumerate()?);
+    let all: Vec<_> = found.iter().collect();
     scan.walk(&all, |scan, netns, sock_diag| {
         let mut sockets = Vec::new();
         scan.dump(|| {
@@ -261,8 +266,8 @@ pub fn all_listening() -> Result<(Vec<HostListener>, Scan), NetNsError> {
         })?;
         scan.namespaces += 1;
         let netns = netns.id();
-        let found = sockets.into_iter();
-        listening.extend(found.map(|socket| HostListener { socket, netns }));
+        let sockets = sockets.into_iter();
+        listening.extend(sockets.map(|socket| HostListener { socket, netns }));
         Ok(())
     })?;
     Ok((listening, scan))

@@ -35,6 +35,8 @@ pub struct SocketFinder {
     open: Vec<Namespace>,
     own: NetNsId,
     duty_cycle: DutyCycle,
+    /// The longest that a scan of the namespaces may take.
+    longest_scan: Duration,
     coverage: Coverage,
 }
 
@@ -91,6 +93,7 @@ impl SocketFinder {
             open: Namespace::open_here(own).into_iter().collect(),
             own,
             duty_cycle: DutyCycle::default(),
+            longest_scan: duty_cycle::LONGEST,
             coverage: Coverage::default(),
         })
     }
@@ -147,8 +150,10 @@ impl SocketFinder {
         mut query: impl FnMut(&mut SockDiag) -> Result<Option<T>, SockDiagError> + Send,
     ) -> Result<Option<(NetNsId, T)>, FindError> {
         let list = netns::enumerate()?;
-        let exists = |id| list.found.iter().any(|found| found.id() == id);
-        self.open.retain(|namespace| exists(namespace.id));
+        if list.cut.is_none() {
+            let exists = |id| list.found.iter().any(|found| found.id() == id);
+            self.open.retain(|namespace| exists(namespace.id));
+        }
         self.coverage = Coverage {
             hidden: list.refused,
             ..Coverage::default()
@@ -158,13 +163,17 @@ impl SocketFinder {
             .iter()
             .filter(|found| !self.open.iter().any(|open| open.id == found.id()))
             .collect();
+        let cut = list
+            .cut
+            .map_or(Ok(None), |cut| Err(NetNsError::from(cut).into()));
         if new.is_empty() {
-            return Ok(None);
+            return cut;
         }
         let (open, coverage) = (&mut self.open, &mut self.coverage);
+        let longest_scan = self.longest_scan;
         coverage.unsearched = new.len();
         let hit = netns::in_each(&new, |netns, entered| {
-            if started.elapsed() >= duty_cycle::LONGEST {
+            if started.elapsed() >= longest_scan {
                 return ControlFlow::Break(None);
             }
             coverage.unsearched -= 1;
@@ -185,7 +194,7 @@ impl SocketFinder {
             }
             ControlFlow::Continue(())
         })?;
-        Ok(hit.flatten())
+        hit.flatten().map_or(cut, |hit| Ok(Some(hit)))
     }
 
     /// Closes the namespaces without a hit for a minute, except our own. Should be called every few
@@ -231,6 +240,14 @@ mod tests {
         finder.open.iter().map(|namespace| namespace.id).collect()
     }
 
+    /// However busy this machine is, its scans reach all namespaces.
+    fn unhurried() -> SocketFinder {
+        SocketFinder {
+            longest_scan: Duration::from_secs(60),
+            ..SocketFinder::open().unwrap()
+        }
+    }
+
     #[test]
     fn a_connection_of_our_own_namespace_needs_no_scan() {
         let mut finder = SocketFinder::open().unwrap();
@@ -244,7 +261,7 @@ mod tests {
 
     #[test]
     fn a_failing_namespace_is_reopened_and_its_failure_reported() {
-        let mut finder = SocketFinder::open().unwrap();
+        let mut finder = unhurried();
         let own = finder.own;
         let mut calls = 0;
         let error = finder.search(|_| -> Result<Option<()>, _> {
@@ -330,7 +347,7 @@ mod tests {
         let key = key_of(&connection.server);
         // Capabilities belong to a thread and the threads it starts.
         let (found, coverage) = std::thread::spawn(move || {
-            let mut finder = SocketFinder::open().unwrap();
+            let mut finder = unhurried();
             caps::drop(
                 None,
                 caps::CapSet::Effective,

@@ -40,7 +40,7 @@ fn an_application_that_does_not_read_for_half_a_minute_is_stalled_until_it_does(
         bench.event(Event::RecvQueuesScanned {
             at: ms(at),
             unread,
-            complete: true,
+            missed: Vec::new(),
         });
         bench.until(at);
     };
@@ -85,7 +85,7 @@ fn scan(bench: &mut Bench, at: u64, read: u64) {
     bench.event(Event::RecvQueuesScanned {
         at: ms(at),
         unread,
-        complete: true,
+        missed: Vec::new(),
     });
     bench.until(at);
 }

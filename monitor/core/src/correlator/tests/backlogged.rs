@@ -49,7 +49,7 @@ fn scan(bench: &mut Bench, at: u64, bytes: u32, acked: u64) {
     let queues = bench
         .core
         .send_queues()
-        .next(ms(at), queues, true, &[ConnId(1)]);
+        .next(ms(at), queues, &[ConnId(1)], &[]);
     bench.until(at);
     bench.event(Event::SendQueuesScanned(queues));
     bench.until(at);
@@ -266,6 +266,6 @@ fn the_send_queue_of_a_connection_is_known_after_a_scan_that_covered_it() {
     assert_eq!(bench.core.send_queue(ConnId(1)), Some(0));
     assert_eq!(
         bench.core.send_queues(),
-        &SendQueues::default().next(ms(2_000), Vec::new(), true, &[])
+        &SendQueues::default().next(ms(2_000), Vec::new(), &[], &[])
     );
 }

@@ -96,7 +96,7 @@ fn unread_bytes_are_reported_on_a_subflow_too() {
         bench.event(Event::RecvQueuesScanned {
             at: ms(at),
             unread: vec![queue],
-            complete: true,
+            missed: Vec::new(),
         });
         bench.until(at);
     }

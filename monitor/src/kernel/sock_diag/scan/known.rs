@@ -3,7 +3,7 @@
 //! Each is sought in the namespace where the last scan found it. A new one is sought in the namespaces where
 //! something listens on its port, if this host's end is the server, and else in every namespace with
 //! connections. In each namespace the connections are dumped or queried one by one, whichever costs less.
-//! What this misses is sought in all namespaces by the next scan. So is everything if `everywhere` is set.
+//! What this misses, the caller lets the next scan seek in all namespaces, by `everywhere`.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -13,6 +13,7 @@ use std::{
 use super::{
     Scan, ScannedSocket,
     locations::{LocalAddresses, Located, Locations, MAX_KEYS_EACH},
+    unplaced::{Rest, UnplacedConnections},
     watched_ports::{Listening, WatchedPorts},
 };
 use crate::{
@@ -26,7 +27,7 @@ use crate::{
         sock_diag::{SockDiag, SockDiagError, socket_query::SocketKey},
     },
 };
-use monitor_core::facts::{ConnId, Facts, Role};
+use monitor_core::facts::{ConnId, Facts};
 
 #[cfg(test)]
 mod tests;
@@ -39,9 +40,10 @@ const MAX_LOOKUPS: usize = 32_768;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     Found,
-    /// It does not exist in any namespace that was read.
+    /// It was sought wherever it can be: where the last scan found it, or everywhere. This proves something
+    /// only if the scan is complete.
     Absent,
-    /// It was not sought everywhere.
+    /// It may be where it was not sought.
     Unlocated,
 }
 
@@ -65,12 +67,7 @@ pub fn known_connections(
     locations: &mut Locations,
     visit: impl FnMut(&ScannedSocket<'_>) + Send,
 ) -> Result<(Scan, Vec<Fate>), NetNsError> {
-    let everywhere = known.everywhere || locations.must_search_everywhere(known.conns);
-    let list = netns::enumerate()?;
-    let mut scan = Scan {
-        hidden: list.refused,
-        ..Scan::default()
-    };
+    let (mut scan, found) = Scan::of(netns::enumerate()?);
     let mut search = Search {
         ports: WatchedPorts::new(listeners),
         fates: vec![Fate::Unlocated; known.conns.len()],
@@ -80,8 +77,12 @@ pub fn known_connections(
         known: known.conns,
         visit,
     };
-    let later = search.first_walk(&list.found, everywhere, &mut scan)?;
-    if everywhere {
+    // A connection of a namespace that is gone has no location.
+    search
+        .last
+        .retain(|netns, _| found.iter().any(|found| found.id() == *netns));
+    let later = search.first_walk(&found, known.everywhere, &mut scan)?;
+    if known.everywhere {
         search.settle_all();
     } else {
         let unplaced = search.unplaced(known.lookup);
@@ -91,19 +92,10 @@ pub fn known_connections(
     for (netns, keys) in search.found {
         locations.set(netns, keys);
     }
-    // What is left could not be read, or its namespace is gone.
+    // What is left could not be read.
     for (netns, located) in search.last {
-        if list.found.iter().any(|found| found.id() == netns) {
-            locations.keep(netns, located);
-        }
+        locations.keep(netns, located);
     }
-    let fates = known.conns.iter().zip(&search.fates);
-    let missed = fates.filter(|(_, fate)| match everywhere {
-        true => **fate != Fate::Found,
-        false => **fate == Fate::Unlocated,
-    });
-    let missed = missed.map(|(conn, _)| *conn).collect();
-    locations.unlocated.update(missed, everywhere);
     Ok((scan, search.fates))
 }
 
@@ -111,22 +103,6 @@ pub fn known_connections(
 struct Later<'a> {
     netns: &'a NetNs,
     listening: Listening,
-}
-
-/// A connection that no scan has located.
-struct Unplaced {
-    key: SocketKey,
-    role: Role,
-}
-
-/// The connections without a location.
-enum UnplacedConnections {
-    /// Those whose local address leads to a namespace, and the rest.
-    LookedUp {
-        by_address: HashMap<NetNsId, Vec<SocketKey>>,
-        rest: Vec<Unplaced>,
-    },
-    TooMany,
 }
 
 struct Search<'a, V> {
@@ -176,9 +152,12 @@ impl<V: FnMut(&ScannedSocket<'_>) + Send> Search<'_, V> {
         locations: &Locations,
         scan: &mut Scan,
     ) -> Result<(), NetNsError> {
-        let listeners = self.ports.listeners;
+        let mut listeners = self.ports.listeners.iter();
+        let has_remote = listeners.any(|listener| listener.remote);
         let is_relevant = |it: &&Later<'_>| {
-            self.last.contains_key(&it.netns.id()) || unplaced.may_be_in(it, false, listeners)
+            let netns = it.netns.id();
+            self.last.contains_key(&netns)
+                || unplaced.may_be_in(netns, &it.listening.ports, has_remote)
         };
         let relevant: Vec<_> = later.iter().filter(is_relevant).collect();
         scan.skipped += later.len() - relevant.len();
@@ -198,23 +177,21 @@ impl<V: FnMut(&ScannedSocket<'_>) + Send> Search<'_, V> {
                 scan.skipped += 1;
                 return Ok(());
             }
-            let mut keys: Vec<_> = placed
-                .into_iter()
-                .filter(|key| self.index_of(key).is_some())
-                .collect();
-            match unplaced.take_for(it, !keys.is_empty(), self.known, &self.fates) {
-                Some(more) => keys.extend(more),
-                None => return self.dump(scan, netns, &it.listening, sock_diag),
+            let placed = placed.into_iter();
+            let known = placed.filter(|key| self.index_of(key).is_some()).collect();
+            let (id, served) = (netns.id(), &it.listening.ports);
+            let affords = |queries| locations.affords(queries);
+            match unplaced.add_to(known, id, served, affords) {
+                Some(keys) if keys.is_empty() => {
+                    self.last.remove(&id);
+                    scan.skipped += 1;
+                }
+                Some(keys) => self.query(scan, netns, served, &keys, sock_diag)?,
+                None => self.dump(scan, netns, &it.listening, sock_diag)?,
             }
-            if keys.is_empty() {
-                self.last.remove(&netns.id());
-                scan.skipped += 1;
-                Ok(())
-            } else if locations.affords(keys.len()) {
-                self.query(scan, netns, &it.listening.ports, &keys, sock_diag)
-            } else {
-                self.dump(scan, netns, &it.listening, sock_diag)
-            }
+            let found = self.found.get(&id);
+            unplaced.remove(found.map_or(&[], Vec::as_slice));
+            Ok(())
         })
     }
 
@@ -321,66 +298,16 @@ impl<V: FnMut(&ScannedSocket<'_>) + Send> Search<'_, V> {
         if unplaced.clone().nth(MAX_LOOKUPS).is_some() {
             return UnplacedConnections::TooMany;
         }
-        let (mut by_address, mut rest) = (HashMap::<_, Vec<_>>::new(), Vec::new());
+        let (mut by_address, mut rest) = (HashMap::<_, Vec<_>>::new(), Rest::default());
         for facts in unplaced.filter_map(lookup) {
             let Some(key) = SocketKey::new(facts.conn.0, facts.local, facts.peer) else {
                 continue;
             };
             match addresses.netns_of(facts.local.ip()) {
                 Some(netns) => by_address.entry(netns).or_default().push(key),
-                None => rest.push(Unplaced {
-                    key,
-                    role: facts.role,
-                }),
+                None => rest.add(key, facts.role),
             }
         }
         UnplacedConnections::LookedUp { by_address, rest }
-    }
-}
-
-impl UnplacedConnections {
-    /// Whether one of them may be in this namespace, and if so, whether because of more than a connection
-    /// that was found there.
-    fn may_be_in(&self, it: &Later<'_>, has_known: bool, listeners: &[ListenerConfig]) -> bool {
-        match self {
-            Self::LookedUp { by_address, rest } => {
-                by_address.contains_key(&it.netns.id())
-                    || rest.iter().any(|one| one.may_be_in(it, has_known))
-            }
-            Self::TooMany => {
-                !it.listening.ports.is_empty() || listeners.iter().any(|listener| listener.remote)
-            }
-        }
-    }
-
-    /// The connections to be sought in this namespace; `None` for all.
-    fn take_for(
-        &mut self,
-        it: &Later<'_>,
-        has_known: bool,
-        known: &[ConnId],
-        fates: &[Fate],
-    ) -> Option<Vec<SocketKey>> {
-        let Self::LookedUp { by_address, rest } = self else {
-            return None;
-        };
-        let is_found = |key: &SocketKey| {
-            let index = known.binary_search(&ConnId(key.cookie()));
-            index.is_ok_and(|index| fates[index] == Fate::Found)
-        };
-        rest.retain(|one| !is_found(&one.key));
-        let mut keys = by_address.remove(&it.netns.id()).unwrap_or_default();
-        let rest = rest.iter().filter(|one| one.may_be_in(it, has_known));
-        keys.extend(rest.map(|one| one.key));
-        Some(keys)
-    }
-}
-
-impl Unplaced {
-    /// `has_known` is whether other known connections were found there.
-    fn may_be_in(&self, it: &Later<'_>, has_known: bool) -> bool {
-        has_known
-            || self.role == Role::Client
-            || it.listening.ports.contains(&self.key.local().port())
     }
 }

@@ -8,7 +8,6 @@ use std::{
 
 use super::Scan;
 use crate::kernel::{host::netns::NetNsId, sock_diag::socket_query::SocketKey};
-use monitor_core::facts::ConnId;
 
 /// Maximum number of keys that are kept, 80 bytes each, and of one namespace.
 const MAX_KEYS: usize = 131_072;
@@ -28,16 +27,6 @@ pub struct Locations {
     /// The CPU time of one dump of a namespace without connections; zero until it was measured.
     pub(super) dump: Duration,
     query: Duration,
-    pub(super) unlocated: Unlocated,
-}
-
-/// Connections that the last scan did not find where it searched. All lists are sorted.
-#[derive(Debug, Default)]
-pub(super) struct Unlocated {
-    /// To be sought in all namespaces by the next scan.
-    pub(super) due: Vec<ConnId>,
-    /// Not found in any namespace. One of them may be hidden from us, so they are not sought again.
-    pub(super) in_vain: Vec<ConnId>,
 }
 
 /// The connections of a namespace.
@@ -55,7 +44,6 @@ impl Default for Locations {
             keys: 0,
             dump: Duration::ZERO,
             query: USUAL_QUERY,
-            unlocated: Unlocated::default(),
         }
     }
 }
@@ -103,6 +91,29 @@ impl Locations {
         self.namespaces.insert(netns, located);
     }
 
+    /// Adds the connections of namespaces that only `other` has.
+    pub fn merge(&mut self, mut other: Self) {
+        let measured = [self.dump, other.dump].into_iter();
+        self.dump = measured
+            .filter(|dump| !dump.is_zero())
+            .min()
+            .unwrap_or_default();
+        for (netns, located) in other.take() {
+            if !self.namespaces.contains_key(&netns) {
+                self.keep(netns, located);
+            }
+        }
+    }
+
+    /// Splits off all connections; what was measured stays, too.
+    pub fn split_off(&mut self) -> Self {
+        Self {
+            keys: self.keys,
+            namespaces: self.take(),
+            ..*self
+        }
+    }
+
     /// Takes all connections, to be set anew.
     pub(super) fn take(&mut self) -> HashMap<NetNsId, Located> {
         self.keys = 0;
@@ -115,12 +126,6 @@ impl Locations {
             Located::Few(keys) => self.set(netns, keys),
             Located::Many => drop(self.namespaces.insert(netns, located)),
         }
-    }
-
-    /// Whether a connection in `known`, which is sorted, has to be sought in all namespaces.
-    pub(super) fn must_search_everywhere(&self, known: &[ConnId]) -> bool {
-        let mut due = self.unlocated.due.iter();
-        due.any(|conn| known.binary_search(conn).is_ok())
     }
 }
 
@@ -151,21 +156,6 @@ impl LocalAddresses {
             .copied()
             .flatten()
             .filter(|_| !is_shared)
-    }
-}
-
-impl Unlocated {
-    /// Takes the result of a scan: the connections in `known` that it did not find and may have missed.
-    pub(super) fn update(&mut self, missed: Vec<ConnId>, everywhere: bool) {
-        if everywhere {
-            self.due.clear();
-            self.in_vain = missed;
-        } else {
-            let is_new = |conn: &ConnId| self.in_vain.binary_search(conn).is_err();
-            self.due = missed.iter().copied().filter(is_new).collect();
-            self.in_vain
-                .retain(|conn| missed.binary_search(conn).is_ok());
-        }
     }
 }
 
@@ -227,21 +217,19 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_is_sought_everywhere_once() {
-        let mut locations = Locations::default();
-        let [lost, hidden] = [7, 8].map(ConnId);
-        locations.unlocated.update(vec![lost, hidden], false);
-        assert!(
-            !locations.must_search_everywhere(&[ConnId(6)]),
-            "both have ended"
-        );
-        assert!(locations.must_search_everywhere(&[lost]));
-        locations.unlocated.update(vec![hidden], true);
-        assert!(!locations.must_search_everywhere(&[lost, hidden]));
-        locations.unlocated.update(vec![hidden], false);
-        assert!(!locations.must_search_everywhere(&[lost, hidden]));
-        locations.unlocated.update(vec![lost, hidden], false);
-        assert!(locations.must_search_everywhere(&[lost, hidden]));
+    fn connections_that_were_found_meanwhile_are_added() {
+        let mut ours = locations(9);
+        ours.set(netns(1), keys("192.0.2.7", [1]));
+        let mut others = locations(7);
+        others.set(netns(1), keys("192.0.2.7", [2]));
+        others.set(netns(2), keys("192.0.2.8", [3, 4]));
+        ours.merge(others.split_off());
+        let few = |local, cookies: &[u64]| Located::Few(keys(local, cookies.iter().copied()));
+        assert_eq!(ours.namespaces[&netns(1)], few("192.0.2.7", &[1]));
+        assert_eq!(ours.namespaces[&netns(2)], few("192.0.2.8", &[3, 4]));
+        assert_eq!((ours.keys, ours.dump), (3, USUAL_QUERY * 7));
+        assert_eq!((others.keys, others.namespaces.len()), (0, 0));
+        assert!(others.affords(7), "its measurements stay");
     }
 
     #[test]

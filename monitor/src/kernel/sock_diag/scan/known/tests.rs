@@ -9,12 +9,12 @@ use crate::{
     config::listeners::PortRange,
     kernel::{
         sock_diag::scan,
-        testing::{Connection, Namespace, key_of},
+        testing::{Connection, Namespace, key_of, with_cookie},
     },
 };
 use monitor_core::{
     Ktime, ListenerRules,
-    facts::{ListenerId, Protocol},
+    facts::{ListenerId, Protocol, Role},
 };
 
 fn listener(port: u16, remote: bool) -> ListenerConfig {
@@ -63,12 +63,16 @@ impl Scanner {
 
     /// The scan, the fate of each connection, and how many were passed.
     fn scan(&mut self) -> (Scan, Vec<Fate>, usize) {
+        self.scan_for(false)
+    }
+
+    fn scan_for(&mut self, everywhere: bool) -> (Scan, Vec<Fate>, usize) {
         let conns: Vec<_> = self.known.iter().map(|facts| facts.conn).collect();
         let lookup = |conn| self.known.iter().find(|facts| facts.conn == conn).cloned();
         let known = KnownConnections {
             conns: &conns,
             lookup: &lookup,
-            everywhere: false,
+            everywhere,
         };
         let mut passed = 0;
         let visit =
@@ -172,14 +176,14 @@ fn new_connections_are_found_where_their_listener_is() {
 
 #[test]
 #[ignore = "needs root: makes network namespaces"]
-fn a_connection_without_its_listener_is_sought_everywhere_and_then_known() {
+fn a_connection_without_its_listener_is_found_by_a_search_everywhere_and_then_known() {
     const PORT: u16 = 18_254;
     let namespace = Namespace::new();
     let connection = namespace.connect("127.0.0.1:18254", "127.0.0.1:18254");
     let known = facts(&connection.server, Role::Server);
     let mut scanner = Scanner::new(listener(PORT, false), [known]);
     assert_eq!(scanner.scan().1, [Fate::Unlocated]);
-    let (scan, fates, _) = scanner.scan();
+    let (scan, fates, _) = scanner.scan_for(true);
     assert_eq!(fates, [Fate::Found]);
     assert!(scan.dumped >= 1);
     let (scan, fates, _) = scanner.scan();
@@ -218,4 +222,28 @@ fn a_socket_that_is_bound_to_an_interface_is_queried_with_it() {
     scanner.locations.set(netns.id(), keys);
     let (scan, fates, _) = scanner.scan();
     assert_eq!((fates, scan.queried), (vec![Fate::Found], 1));
+}
+
+#[test]
+#[ignore = "needs root: makes network namespaces"]
+fn an_address_of_a_namespace_that_is_gone_leads_to_no_namespace() {
+    const PORT: u16 = 18_257;
+    let namespace = Namespace::new();
+    let scoped = namespace.add_link_local("fe80::1");
+    let address = format!("[fe80::1%{scoped}]:{PORT}");
+    let (_listener, server, _client) = namespace.enter(|| {
+        let listener = TcpListener::bind(&address).unwrap();
+        let client = TcpStream::connect(&address).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        (listener, server, client)
+    });
+    let mut scanner = Scanner::new(listener(PORT, false), [facts(&server, Role::Server)]);
+    let gone = NetNsId { dev: 0, inode: 0 };
+    scanner.locations.dump = Duration::from_secs(1);
+    scanner
+        .locations
+        .set(gone, vec![with_cookie(&key_of(&server), 1)]);
+    // A query without the interface would not find it.
+    scanner.locations.dump = Duration::ZERO;
+    assert_eq!(scanner.scan().1, [Fate::Found]);
 }
