@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use caps::{CapSet, Capability};
 use tokio::task::spawn_blocking;
 
 use super::{
@@ -278,12 +279,14 @@ impl OwnerSearch {
         let is_hidden = refused > 0
             && after.processes_unknown > before.processes_unknown
             && after.walks_cut == before.walks_cut;
-        if is_hidden && !self.reported.hidden_processes {
+        // Some hosts hide a process even from root. Then there is nothing to grant, and the count is enough.
+        let missing = missing_capabilities();
+        if is_hidden && !missing.is_empty() && !self.reported.hidden_processes {
             self.reported.hidden_processes = true;
             log::warn!(
                 "the process of a socket was not found, and the open files of {refused} processes are \
-                 hidden; grant CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH; wsmon_owner_gaps_total counts \
-                 both"
+                 hidden; grant {}; wsmon_owner_gaps_total counts both",
+                missing.join(" and ")
             );
         }
         if let Some(error) = self.owners.pods_failure()
@@ -391,6 +394,15 @@ impl KnownOwners {
 fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     // A search that panics leaves at worst less known.
     shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The capabilities that show the open files of all processes and that this process does not have.
+fn missing_capabilities() -> Vec<String> {
+    [Capability::CAP_SYS_PTRACE, Capability::CAP_DAC_READ_SEARCH]
+        .into_iter()
+        .filter(|capability| !caps::has_cap(None, CapSet::Effective, *capability).unwrap_or(false))
+        .map(|capability| capability.to_string())
+        .collect()
 }
 
 #[cfg(test)]

@@ -204,7 +204,7 @@ impl ProcessWalk {
         );
         let is_refused = match process {
             Ok(process) => self.read_process(pid, &process).is_err() && !has_ended(&process),
-            Err(error) => error != Errno::NOENT,
+            Err(error) => !matches!(error, Errno::NOENT | Errno::SRCH),
         };
         self.refused += u64::from(is_refused);
     }
