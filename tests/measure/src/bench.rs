@@ -84,7 +84,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     let report = measured?;
     print!("{}", report.table());
-    results::write(&args.out, "bench", &report.json(), report.picture())?;
+    results::write(&args.out, "bench", &report.json(), Some(report.picture()))?;
     Ok(ExitCode::SUCCESS)
 }
 

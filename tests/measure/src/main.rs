@@ -29,6 +29,9 @@ enum Measurement {
     /// One of the processes behind `scale`
     #[command(hide = true)]
     ScaleWorker(scale::WorkerArgs),
+    /// One of the processes behind `scale --namespaces`
+    #[command(hide = true)]
+    ScaleNamespaceWorker,
 }
 
 fn main() -> Result<ExitCode> {
@@ -37,6 +40,10 @@ fn main() -> Result<ExitCode> {
         Measurement::Scale(args) => scale::run(&args),
         Measurement::ScaleWorker(args) => {
             scale::run_worker(&args)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Measurement::ScaleNamespaceWorker => {
+            scale::run_namespace_worker()?;
             Ok(ExitCode::SUCCESS)
         }
     }
