@@ -10,6 +10,7 @@ use super::{
         crowd::split,
         worker_process::{WorkerProcess, this_program},
     },
+    scan_log::ScanCounts,
     worker::{MOST_EACH, MOST_SOCKETS},
 };
 use crate::progress::Progress;
@@ -47,6 +48,11 @@ impl Layout {
         let shares = self.shares().enumerate();
         let served = shares.filter(|(index, _)| self.is_served(*index));
         served.map(|(_, share)| share).sum()
+    }
+
+    /// Whether a scan has read no connections in as many namespaces as are not served.
+    pub(super) fn has_skipped(self, scan: &ScanCounts) -> bool {
+        scan.skipped >= (self.namespaces - self.served) as u64
     }
 
     /// The number of processes that hold all sockets.
@@ -204,7 +210,10 @@ mod tests {
         ] {
             let each = LISTENING + 2 * layout.connections.div_ceil(layout.namespaces);
             let most = (layout.namespaces + 1).div_ceil(layout.workers()) * each;
-            assert!(most + 2 * LATE_CONNECTIONS <= MOST_SOCKETS, "{layout:?}: {most}");
+            assert!(
+                most + 2 * LATE_CONNECTIONS <= MOST_SOCKETS,
+                "{layout:?}: {most}"
+            );
         }
     }
 }
