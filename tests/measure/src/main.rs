@@ -22,9 +22,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Measurement {
-    /// Measure what watching costs the traffic that is watched
+    // Doc comments here would replace the long help texts of their arguments.
     Bench(bench::Args),
-    /// Measure what watching very many connections costs, and how soon deaths are found
     Scale(scale::Args),
     /// One of the processes behind `scale`
     #[command(hide = true)]

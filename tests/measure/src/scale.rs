@@ -31,6 +31,7 @@ const SETTLE: Duration = Duration::from_secs(30);
 
 #[derive(Debug, clap::Args)]
 #[command(
+    about = "Measure what watching very many connections costs, and how soon deaths are found",
     long_about = "Opens real WebSocket connections on loopback while wsmon watches. The server pings \
 each at an interval, and some die silently at known moments: a share of them one by one, ten thousand \
 at once. Measures set-up time, CPU and memory of daemon and kernel, how soon each death is found, what \
@@ -96,7 +97,7 @@ Examples:
   cargo xtask scale --connections 1000 --ping-every 2s --lb-timeout 5s --steady 10s
                                                              a short run
   cargo xtask scale --namespaces 200 --connections 50000,100000 --served-share 0.1,1
-                                                             200 namespaces, 20 and 200 of them served
+                                                             200 namespaces, 20 or all served
   cargo xtask scale --connections 10000,100000,1000000 --steady 205s --out docs
                                                              the figures of docs/benchmarks.md
 
