@@ -127,6 +127,11 @@ pub struct RunArgs {
     #[arg(long = "alertmanager", value_name = "URL,…", value_delimiter = ',')]
     pub alertmanagers: Vec<Endpoint>,
 
+    /// Label `instance` of these alerts, such as the one that Prometheus gives this host [default: the
+    /// host's name]
+    #[arg(long, value_name = "NAME", value_parser = config::instance)]
+    pub instance: Option<String>,
+
     /// URL to post each line of the alert log to; may be repeated
     #[arg(long = "webhook", value_name = "URL,…", value_delimiter = ',')]
     pub webhooks: Vec<Endpoint>,
