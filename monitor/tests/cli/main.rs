@@ -8,6 +8,7 @@ use std::{
 };
 
 mod start;
+mod web_config;
 
 const WSMON: &str = env!("CARGO_BIN_EXE_wsmon");
 const FAILURE: i32 = 1;
@@ -352,6 +353,7 @@ fn examples_that_need_no_daemon_run() {
         "[[listener]]\nports = [\"80\"]\n",
     )
     .unwrap();
+    fs::write(folder.path().join("web.yml"), "{}\n").unwrap();
     let mut run = 0;
     for command in ["profiles", "config", "completions"] {
         let help = wsmon(&[command, "--help"]).stdout;
