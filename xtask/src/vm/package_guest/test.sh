@@ -129,8 +129,8 @@ a_purge_leaves_nothing() {
 }
 
 the_rpm_installs_and_starts_nothing() {
-    rpm_of --install ./wsmon.rpm
-    equal "$(rpm_of --verify wsmon)" ""
+    change_rpm --install ./wsmon.rpm
+    rpm --verify --nodeps wsmon
     getent group wsmon
     refused systemctl is-enabled wsmon
     refused systemctl is-active wsmon
@@ -145,8 +145,8 @@ the_rpm_starts_and_finds_the_connection() {
 an_update_of_the_rpm_keeps_configuration_and_restarts() {
     before=$(main_pid)
     cp "$config" configured
-    rpm_of --upgrade ./newer.rpm
-    equal "$(rpm_of --query --queryformat '%{RELEASE}' wsmon)" 2
+    change_rpm --upgrade ./newer.rpm
+    equal "$(rpm --query --queryformat '%{RELEASE}' wsmon)" 2
     cmp configured "$config"
     equal "$(systemctl is-enabled wsmon)" enabled
     equal "$(systemctl is-active wsmon)" active
@@ -155,7 +155,7 @@ an_update_of_the_rpm_keeps_configuration_and_restarts() {
 }
 
 removal_of_the_rpm_keeps_configuration_and_state() {
-    rpm_of --erase wsmon
+    change_rpm --erase wsmon
     refused command -v wsmon
     refused test -e /run/wsmon.sock
     refused systemctl is-active wsmon
@@ -164,7 +164,7 @@ removal_of_the_rpm_keeps_configuration_and_state() {
 }
 
 # Debian's rpm refuses to change a Debian system otherwise, and does not know that systemd is installed.
-rpm_of() {
+change_rpm() {
     rpm --force-debian --nodeps "$@"
 }
 
