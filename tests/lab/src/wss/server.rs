@@ -183,30 +183,33 @@ impl Program {
 
     fn command(self, namespace: &Namespace) -> Result<Command, LabError> {
         let installed = workspace().join("target/peers");
-        let script = |name: &str| Some(workspace().join("testdata/peers").join(name));
+        let script = |name: &str| workspace().join("testdata/peers").join(name);
         let python = installed.join("venv/bin/python");
-        let (program, script) = match self {
+        let node = PathBuf::from("node");
+        let compiled = installed.join("compiled");
+        let (program, file) = match self {
             Self::Websockets => (python, script("websockets_server.py")),
             Self::Aiohttp => (python, script("aiohttp_server.py")),
-            Self::Ws => (PathBuf::from("node"), script("ws_server.cjs")),
-            Self::Gorilla => (installed.join("compiled/gorilla_server"), None),
-            Self::Jsse => (PathBuf::from("java"), None),
+            Self::Ws => (node, script("ws_server.cjs")),
+            Self::Gorilla => (compiled.join("gorilla_server"), PathBuf::new()),
+            Self::Jsse => (PathBuf::from("java"), compiled.join("JsseServer.class")),
         };
-        if program.is_absolute() && !program.is_file() {
-            return Err(LabError::MissingPeer(program));
+        for needed in [&program, &file] {
+            if needed.is_absolute() && !needed.is_file() {
+                return Err(LabError::MissingPeer(needed.clone()));
+            }
         }
         let mut command = namespace.command(&program.to_string_lossy());
-        if let Self::Jsse = self {
-            // Less memory and threads than for a host of its own.
-            command.args([
-                "-Xmx256m",
-                "-XX:+UseSerialGC",
-                "-XX:TieredStopAtLevel=1",
-                "-cp",
-            ]);
-            command.arg(installed.join("compiled")).arg("JsseServer");
-        }
-        command.args(script);
+        match self {
+            Self::Websockets | Self::Aiohttp | Self::Ws => command.arg(file),
+            Self::Gorilla => &mut command,
+            // Less memory and fewer threads than for a host of its own.
+            Self::Jsse => command
+                .args(["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
+                .arg("-cp")
+                .arg(compiled)
+                .arg("JsseServer"),
+        };
         Ok(command)
     }
 }
