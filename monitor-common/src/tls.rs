@@ -69,10 +69,7 @@ impl Flow {
     /// [`TlsFlow`] is needed once a segment begins like a record: [`RecordHeader::may_begin`].
     #[inline(always)]
     pub const fn may_have_records(&self) -> bool {
-        matches!(
-            self.snapshot.protocol,
-            protocol::OPAQUE | protocol::ASSUMED
-        )
+        matches!(self.snapshot.protocol, protocol::OPAQUE | protocol::ASSUMED)
     }
 
     /// Accounts for what a hello says.
@@ -144,9 +141,19 @@ impl Flow {
         own.last_ping = now;
         own.pings = own.pings.wrapping_add(1);
         let mut notes = notable::PUBLISH;
-        if matches!(direction, Direction::Tx) && (self.snapshot.try_again(now) || is_first) {
+        if matches!(direction, Direction::Tx) && (self.try_inferred(period, now) || is_first) {
             notes |= notable::PING_UNANSWERED;
         }
         self.walk_mut(direction).note(notes);
+    }
+
+    /// Records a sent ping; true if it is the second try. The peer must have been silent for as long as two
+    /// pings without a pong take: a client that pings may be mistaken for one that answers, but it is not
+    /// silent for longer than its period.
+    #[inline(always)]
+    fn try_inferred(&mut self, period: u64, now: u64) -> bool {
+        let s = &mut self.snapshot;
+        let silence = now.saturating_sub(s.rx.last_payload);
+        (!s.has_tries() || silence >= period / 2 * 3) && s.try_again(now)
     }
 }

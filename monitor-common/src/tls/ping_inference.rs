@@ -128,11 +128,17 @@ impl Rhythm {
             let up = 7 * (passed > self.period) as u32;
             self.period = (self.period * 7 + passed + up) / 8;
         } else if periods == 0 {
+            let is_late = passed > self.period * MAX_UNANSWERED;
             if self.is_learned() && passed < self.period {
                 // A text that happens to be answered.
                 return;
             }
-            self.regular /= 2;
+            // On a lossy path, several answers in a row come too late.
+            self.regular = if is_late && self.is_learned() {
+                self.regular - 1
+            } else {
+                self.regular / 2
+            };
             if self.regular < LEARNED {
                 self.period = passed;
             }
@@ -264,5 +270,9 @@ impl PingInference {
 const fn units(nanos: u64) -> u32 {
     const MOST: u64 = 1 << 28;
     let units = nanos >> UNIT_SHIFT;
-    if units < MOST { units as u32 } else { MOST as u32 }
+    if units < MOST {
+        units as u32
+    } else {
+        MOST as u32
+    }
 }

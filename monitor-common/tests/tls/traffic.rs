@@ -8,7 +8,9 @@ use monitor_common::{
     snapshot::Snapshot,
     stats::ListenerStats,
 };
-use wire::{APPLICATION_DATA, CHANGE_CIPHER_SPEC, HANDSHAKE, client_hello, server_hello, tls_record};
+use wire::{
+    APPLICATION_DATA, CHANGE_CIPHER_SPEC, HANDSHAKE, client_hello, server_hello, tls_record,
+};
 
 pub(crate) const MILLI: u64 = 1_000_000;
 pub(crate) const SECOND: u64 = 1_000 * MILLI;
@@ -19,7 +21,7 @@ pub(crate) struct Server {
     pub(crate) name: &'static str,
     pub(crate) is_1_3: bool,
     pub(crate) suite: u16,
-    /// Bytes that encryption adds to a record.
+    /// Bytes that encryption adds to a record; 0 with a suite in CBC mode.
     pub(crate) overhead: usize,
     /// Zeros that the server adds to each record.
     pub(crate) padding: usize,
@@ -28,6 +30,25 @@ pub(crate) struct Server {
     /// Payload of its pings.
     pub(crate) ping: usize,
 }
+
+/// What a client offers, and how the monitor meets the connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Client {
+    pub(crate) protocols: &'static [&'static str],
+    /// It sends the pings, not the server.
+    pub(crate) pings: bool,
+    /// Zeros that it adds to each record.
+    pub(crate) padding: usize,
+    /// The connection is older than the monitor.
+    pub(crate) is_older: bool,
+}
+
+pub(crate) const BROWSER: Client = Client {
+    protocols: &["http/1.1"],
+    pings: false,
+    padding: 0,
+    is_older: false,
+};
 
 /// The servers whose records were recorded, and how long their pings and pongs are on the wire.
 pub(crate) const SERVERS: [(Server, u16, u16); 10] = {
@@ -136,6 +157,7 @@ impl Chatter {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Life {
     pub(crate) server: Server,
+    pub(crate) client: Client,
     pub(crate) chatter: Chatter,
     /// Nanoseconds; 0 = none.
     pub(crate) ping_period: u64,
@@ -198,8 +220,7 @@ impl Events {
     /// The server sends a frame of this payload length. Returns when its acknowledgement comes.
     fn server(&mut self, at: u64, payload: usize) -> u64 {
         let server = self.life.server;
-        let body = 2 + payload + server.overhead + server.padding;
-        let record = tls_record(APPLICATION_DATA, &vec![0xee; body]);
+        let record = record(2 + payload, server.padding, server);
         self.add(at, 0, Direction::Tx, record);
         let acked_at = at + self.life.round_trip + self.delay();
         self.add(acked_at, 0, Direction::Rx, Vec::new());
@@ -209,21 +230,26 @@ impl Events {
     /// The client sends a masked frame, which arrives at `at` unless it is lost.
     fn client(&mut self, at: u64, payload: usize) {
         if at < self.life.stops_at {
-            let body = 6 + payload + self.life.server.overhead;
             let delay = self.delay();
-            let record = tls_record(APPLICATION_DATA, &vec![0xee; body]);
+            let Life { server, client, .. } = self.life;
+            let record = record(6 + payload, client.padding, server);
             self.add(at, delay, Direction::Rx, record);
         }
     }
 
     fn handshake(&mut self) {
-        let server = self.life.server;
+        let Life { server, client, .. } = self.life;
         let finished = match server.suite {
             0x1302 => 53 + 16,
             _ => 53,
         };
         let data = |len| tls_record(APPLICATION_DATA, &vec![0xee; len]);
-        self.add(SECOND, 0, Direction::Rx, client_hello(&["http/1.1"], 300));
+        self.add(
+            SECOND,
+            0,
+            Direction::Rx,
+            client_hello(client.protocols, 300),
+        );
         let mut flight = server_hello(server.is_1_3, server.suite, None);
         let mut end = tls_record(CHANGE_CIPHER_SPEC, &[1]);
         if server.is_1_3 {
@@ -235,7 +261,7 @@ impl Events {
                     flight.extend(data(len + server.padding));
                 }
             }
-            end.extend(data(finished));
+            end.extend(data(finished + client.padding));
         } else {
             flight.extend(tls_record(HANDSHAKE, &[11; 900]));
             end.extend(tls_record(HANDSHAKE, &[0xee; 40]));
@@ -258,9 +284,15 @@ impl Events {
         }
         let mut at = 2 * SECOND + round_trip + ping_period;
         while at < ends_at {
-            let arrived = self.server(at, self.life.server.ping);
+            let len = self.life.server.ping;
             let think = self.random(4 * MILLI);
-            self.client(arrived + think, self.life.server.ping);
+            if self.life.client.pings {
+                self.client(at, len);
+                self.server(at + think, len);
+            } else {
+                let arrived = self.server(at, len);
+                self.client(arrived + think, len);
+            }
             at += ping_period + self.random(20 * MILLI);
         }
     }
@@ -322,6 +354,7 @@ impl Events {
 /// What became of a connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Outcome {
+    /// At its end.
     pub(crate) last: Snapshot,
     /// When it first looked unresponsive: two pings unanswered, and the second for long enough.
     pub(crate) accused_at: Option<u64>,
@@ -341,6 +374,9 @@ impl Life {
         events.pings();
         events.chatter();
         let mut socket = Socket::new();
+        if self.client.is_older {
+            socket.connection.flow.join_mid_stream(Direction::Rx);
+        }
         let mut outcome = Outcome {
             last: Snapshot::EMPTY,
             accused_at: None,
@@ -351,12 +387,15 @@ impl Life {
             if at > self.ends_at {
                 break;
             }
+            if self.client.is_older && at < 3 * SECOND {
+                continue;
+            }
             let s = &socket.connection.flow.snapshot;
             if outcome.accused_at.is_none() && is_unresponsive(s, at) {
                 outcome.accused_at = Some(at);
             }
             socket.take(at, direction, event.place, &event.bytes);
-            if outcome.learned_at.is_none() && socket.connection.flow.snapshot.tx.pings > 0 {
+            if outcome.learned_at.is_none() && has_pings(&socket.connection) {
                 outcome.learned_at = Some(at);
             }
         }
@@ -380,12 +419,27 @@ impl Events {
     }
 }
 
+/// A record that holds this many bytes and zeros. In CBC mode, it has an initialisation vector, a SHA-256
+/// and at least one byte of padding.
+fn record(plain: usize, padding: usize, server: Server) -> Vec<u8> {
+    let body = match server.overhead {
+        0 => 16 + (plain + 32 + 1).next_multiple_of(16),
+        overhead => plain + padding + overhead,
+    };
+    tls_record(APPLICATION_DATA, &vec![0xee; body])
+}
+
 /// As in the core's rule: the second ping has waited for four round trips, at least for a second.
 fn is_unresponsive(s: &Snapshot, now: u64) -> bool {
     let first = s.first_try.nanos(now);
     let second = s.second_try(first);
     let grace = (4_000 * u64::from(s.ping_rtt_us[1])).max(SECOND);
     second != 0 && now > second + grace
+}
+
+fn has_pings(connection: &Connection) -> bool {
+    let s = &connection.flow.snapshot;
+    s.tx.pings + s.rx.pings > 0
 }
 
 struct Socket {
