@@ -19,6 +19,7 @@ use monitor::records::{
     recording_summary::{RecordingSummary, RecordingTraffic},
     skipped::{Skip, Skipped},
     status::{ListenerStatus, LossCount, StatusRecord, ZombieCounts},
+    tls::TlsRecord,
     transitions::TransitionRecord,
     warning::WarningRecord,
 };
@@ -376,6 +377,12 @@ fn connection_summary(full: bool) -> ConnectionSummary {
         retransmits_total: full.then_some(0),
         longest_idle_gap_seconds: full.then_some(1.0),
         protocol_errors: full.then(|| [("rsv", 1)].into()),
+        tls: full.then(|| TlsRecord {
+            version: Some("1.3"),
+            heartbeat: "learned",
+            refused_for: Some("h2"),
+            heartbeat_interval_seconds: Some(25.0),
+        }),
         verdicts: [None, Some("recovered")]
             .map(|resolution| VerdictSummary {
                 kind: "expired",
