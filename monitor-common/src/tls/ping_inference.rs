@@ -15,7 +15,7 @@ use crate::bounds::within;
 const CANDIDATES: usize = 4;
 
 /// Rhythms that are followed at the same time. Texts that happen to be answered need some.
-const RHYTHMS: usize = 3;
+const RHYTHMS: usize = 4;
 
 /// Lengths of a record that may hold a ping: from an empty one (ChaCha20 in TLS 1.2) to one of 125 bytes
 /// with the largest overhead.
@@ -81,7 +81,7 @@ pub(super) struct PingInference {
     _pad: u32,
 }
 
-const _: () = assert!(size_of::<PingInference>() == 128);
+const _: () = assert!(size_of::<PingInference>() == 144);
 
 impl Rhythm {
     const NONE: Self = Self {
@@ -167,7 +167,7 @@ impl PingInference {
     /// nanoseconds.
     #[inline(always)]
     pub(super) fn send(&mut self, len: u16, now: u64) -> Option<u64> {
-        if len < MIN_LEN || len > MAX_LEN {
+        if !(MIN_LEN..=MAX_LEN).contains(&len) {
             return None;
         }
         let gap = now.saturating_sub(self.last_heard);
@@ -256,7 +256,7 @@ impl PingInference {
             }
             i += 1;
         }
-        self.rhythms[weakest.min(RHYTHMS - 1)] = Rhythm {
+        self.rhythms[within(weakest, RHYTHMS - 1)] = Rhythm {
             last: at,
             len,
             ..Rhythm::NONE

@@ -331,6 +331,12 @@ fn transitions() -> Vec<TransitionRecord> {
 fn connection_summaries() -> [ConnectionSummary; 3] {
     let open = ConnectionSummary {
         close: None,
+        tls: Some(TlsRecord {
+            version: None,
+            heartbeat: "none",
+            refused_for: None,
+            heartbeat_interval_seconds: None,
+        }),
         ..connection_summary(true)
     };
     // The record of its end was lost.
