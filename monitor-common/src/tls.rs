@@ -29,6 +29,10 @@ use crate::{
 
 /// What is kept of a TLS connection besides its [`Flow`]: a storage of its own, which exists from the first
 /// record on.
+///
+/// Packets of both directions may be processed at once. The sends of a side write its candidates, and the
+/// receives its rhythms. Each also resets one field of the other; if both do so at once, a pair is lost or
+/// a ping counted twice, as if a record had been lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct TlsFlow {

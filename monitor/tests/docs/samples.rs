@@ -383,7 +383,7 @@ fn connection_summary(full: bool) -> ConnectionSummary {
         retransmits_total: full.then_some(0),
         longest_idle_gap_seconds: full.then_some(1.0),
         protocol_errors: full.then(|| [("rsv", 1)].into()),
-        tls: full.then(|| TlsRecord {
+        tls: full.then_some(TlsRecord {
             version: Some("1.3"),
             heartbeat: "learned",
             refused_for: Some("h2"),
