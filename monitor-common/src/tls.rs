@@ -50,7 +50,7 @@ pub struct TlsFlow {
 const _: () = assert!(size_of::<TlsFlow>() == 352);
 
 impl TlsFlow {
-    /// Nothing seen.
+    /// Nothing seen; all zero, which is also how the kernel hands out new storage.
     pub const EMPTY: Self = Self {
         rx_walk: RecordWalk::EMPTY,
         tx_walk: RecordWalk::EMPTY,

@@ -47,7 +47,7 @@ mod phase {
 
 impl TlsHandshake {
     pub(super) const EMPTY: Self = Self {
-        facts: TlsFacts(TlsFacts::FOLLOWED),
+        facts: TlsFacts(0),
         phase: phase::UNKNOWN,
         finished: 0,
         client_padding: 0,
@@ -57,7 +57,7 @@ impl TlsHandshake {
 
     #[inline(always)]
     pub(super) const fn facts(&self) -> TlsFacts {
-        self.facts
+        TlsFacts(self.facts.0 | TlsFacts::FOLLOWED)
     }
 
     /// Takes what a hello says.
