@@ -1,7 +1,7 @@
 //! What the handshake of a TLS connection says about the sizes of its records.
 
 use super::{
-    hello::HelloFact,
+    hello::{HelloFact, fact},
     record_walk::{RecordHeader, content_type},
 };
 
@@ -64,23 +64,20 @@ impl TlsHandshake {
     #[inline(always)]
     pub(super) fn hello(&mut self, fact: HelloFact) {
         let facts = &mut self.facts.0;
-        match fact {
-            HelloFact::Version(minor) => {
-                *facts = *facts & !TlsFacts::VERSION | minor as u16 & TlsFacts::VERSION;
-            }
-            HelloFact::Suite(suite) => {
-                if !is_aead(suite) {
+        let value = fact.value as u16;
+        match fact.kind {
+            fact::VERSION => *facts = *facts & !TlsFacts::VERSION | value & TlsFacts::VERSION,
+            fact::SUITE => {
+                if !is_aead(value) {
                     *facts |= TlsFacts::BLOCK_CIPHER;
                 }
-                self.finished = if suite == TLS_AES_256_GCM_SHA384 {
+                self.finished = if value == TLS_AES_256_GCM_SHA384 {
                     FINISHED_SHA384
                 } else {
                     FINISHED_SHA256
                 };
             }
-            HelloFact::OffersH2 => *facts |= TlsFacts::H2,
-            HelloFact::Selects { h2: true } => *facts |= TlsFacts::H2,
-            HelloFact::Selects { h2: false } => *facts &= !TlsFacts::H2,
+            _ => *facts = *facts & !TlsFacts::H2 | TlsFacts::H2 * (value & 1),
         }
     }
 

@@ -55,21 +55,67 @@ mod extension {
     pub(super) const SUPPORTED_VERSIONS: u16 = 43;
 }
 
-/// What one field says.
+/// What one field says. Two words instead of an enum, because the verifier refuses to copy the payload of a
+/// variant that has none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HelloFact {
+pub struct HelloFact {
+    pub(super) kind: u32,
+    pub(super) value: u32,
+}
+
+/// Kinds of [`HelloFact`].
+pub(super) mod fact {
+    pub(in crate::tls) const NONE: u32 = 0;
+    pub(in crate::tls) const VERSION: u32 = 1;
+    pub(in crate::tls) const SUITE: u32 = 2;
+    pub(in crate::tls) const OFFERS_H2: u32 = 3;
+    pub(in crate::tls) const SELECTS: u32 = 4;
+}
+
+impl HelloFact {
+    pub(super) const NONE: Self = Self {
+        kind: fact::NONE,
+        value: 0,
+    };
+
+    /// The client offers HTTP/2.
+    pub const OFFERS_H2: Self = Self {
+        kind: fact::OFFERS_H2,
+        value: 1,
+    };
+
     /// The server selects this minor version: 3 is TLS 1.2, 4 is TLS 1.3. One that begins with 3 may be
     /// followed by another one.
-    Version(u8),
+    #[inline(always)]
+    pub const fn version(minor: u8) -> Self {
+        Self {
+            kind: fact::VERSION,
+            value: minor as u32,
+        }
+    }
+
     /// The server selects this cipher suite.
-    Suite(u16),
-    /// The client offers HTTP/2.
-    OffersH2,
-    /// The server selects an application protocol. Only up to TLS 1.2; later it is encrypted.
-    Selects {
-        /// HTTP/2.
-        h2: bool,
-    },
+    #[inline(always)]
+    pub const fn suite(suite: u16) -> Self {
+        Self {
+            kind: fact::SUITE,
+            value: suite as u32,
+        }
+    }
+
+    /// The server selects HTTP/2, or another application protocol. Only up to TLS 1.2; later it is encrypted.
+    #[inline(always)]
+    pub const fn selects(h2: bool) -> Self {
+        Self {
+            kind: fact::SELECTS,
+            value: h2 as u32,
+        }
+    }
+
+    #[inline(always)]
+    pub(super) const fn is_some(self) -> bool {
+        self.kind != fact::NONE
+    }
 }
 
 /// Progress in a hello.
@@ -101,16 +147,16 @@ impl Hello {
     /// Takes a field, whose bytes are the lowest of a little-endian word. Returns the next field and how
     /// many bytes come before it.
     #[inline(always)]
-    pub(super) fn take(&mut self, field: u8, word: u64) -> (u8, u32, Option<HelloFact>) {
+    pub(super) fn take(&mut self, field: u8, word: u64) -> (u8, u32, HelloFact) {
         let byte = word as u8 as u16;
         let number = (word as u16).swap_bytes();
         let is_server = self.protocols & 1 != 0;
-        let mut fact = None;
+        let mut fact = HelloFact::NONE;
         let (skip, next) = match field {
             field::HELLO => {
                 if byte as u8 == SERVER_HELLO {
                     self.protocols = 1;
-                    fact = Some(HelloFact::Version((word >> 40) as u8));
+                    fact = HelloFact::version((word >> 40) as u8);
                 }
                 (RANDOM_LEN, field::SESSION_ID)
             }
@@ -119,7 +165,7 @@ impl Hello {
             field::SUITES => (number, field::COMPRESSION),
             field::COMPRESSION => (byte, field::EXTENSIONS),
             field::SELECTED_SUITE => {
-                fact = Some(HelloFact::Suite(number));
+                fact = HelloFact::suite(number);
                 (0, field::EXTENSIONS)
             }
             field::EXTENSIONS => (0, field::EXTENSION),
@@ -132,7 +178,7 @@ impl Hello {
                 }
             }
             field::VERSION => {
-                fact = Some(HelloFact::Version((word >> 8) as u8));
+                fact = HelloFact::version((word >> 8) as u8);
                 (0, field::EXTENSION)
             }
             field::PROTOCOLS => {
@@ -144,9 +190,9 @@ impl Hello {
                 let left = (self.protocols >> 1).saturating_sub(byte + 1);
                 self.protocols = left << 1 | is_server as u16;
                 if is_server {
-                    fact = Some(HelloFact::Selects { h2: is_h2 });
+                    fact = HelloFact::selects(is_h2);
                 } else if is_h2 {
-                    fact = Some(HelloFact::OffersH2);
+                    fact = HelloFact::OFFERS_H2;
                 }
                 // No protocol's name has a single byte.
                 let is_last = fact.is_some() || left < 3 || byte < 2;

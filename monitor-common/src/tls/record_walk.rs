@@ -268,7 +268,11 @@ impl RecordWalk {
         let (next, skip, fact) = self.hello.take(self.field, word);
         self.field = next;
         self.skip = skip;
-        fact.map_or(RecordStep::Again, RecordStep::Hello)
+        if fact.is_some() {
+            RecordStep::Hello(fact)
+        } else {
+            RecordStep::Again
+        }
     }
 }
 

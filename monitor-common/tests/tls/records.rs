@@ -104,28 +104,34 @@ fn data(lens: &[u16]) -> Vec<u8> {
 
 #[test]
 fn hellos_show_version_suite_and_protocols() {
-    use HelloFact::{OffersH2, Selects, Suite, Version};
+    let (version, suite, selects) = (HelloFact::version, HelloFact::suite, HelloFact::selects);
     for (hello, facts) in [
         (client_hello(&[], 0), vec![]),
         (client_hello(&["http/1.1"], 40), vec![]),
-        (client_hello(&["h2", "http/1.1"], 900), vec![OffersH2]),
-        (client_hello(&["http/1.1", "h2"], 0), vec![OffersH2]),
+        (
+            client_hello(&["h2", "http/1.1"], 900),
+            vec![HelloFact::OFFERS_H2],
+        ),
+        (
+            client_hello(&["http/1.1", "h2"], 0),
+            vec![HelloFact::OFFERS_H2],
+        ),
         (client_hello(&["h2c", "xx"], 0), vec![]),
         (
             server_hello(true, 0x1302, None),
-            vec![Version(3), Suite(0x1302), Version(4)],
+            vec![version(3), suite(0x1302), version(4)],
         ),
         (
             server_hello(false, 0xc02f, None),
-            vec![Version(3), Suite(0xc02f)],
+            vec![version(3), suite(0xc02f)],
         ),
         (
             server_hello(false, 0xc02f, Some("h2")),
-            vec![Version(3), Suite(0xc02f), Selects { h2: true }],
+            vec![version(3), suite(0xc02f), selects(true)],
         ),
         (
             server_hello(false, 0xc02f, Some("http/1.1")),
-            vec![Version(3), Suite(0xc02f), Selects { h2: false }],
+            vec![version(3), suite(0xc02f), selects(false)],
         ),
     ] {
         let stream = [hello.clone(), data(&[40, 23])].concat();
