@@ -66,7 +66,9 @@ impl TlsHandshake {
         let facts = &mut self.facts.0;
         let value = fact.value as u16;
         match fact.kind {
-            fact::VERSION => *facts = *facts & !TlsFacts::VERSION | value & TlsFacts::VERSION,
+            fact::VERSION => {
+                *facts = (*facts & !TlsFacts::VERSION) | (value & TlsFacts::VERSION);
+            }
             fact::SUITE => {
                 if !is_aead(value) {
                     *facts |= TlsFacts::BLOCK_CIPHER;
@@ -77,7 +79,7 @@ impl TlsHandshake {
                     FINISHED_SHA256
                 };
             }
-            _ => *facts = *facts & !TlsFacts::H2 | TlsFacts::H2 * (value & 1),
+            _ => *facts = (*facts & !TlsFacts::H2) | (TlsFacts::H2 * (value & 1)),
         }
     }
 
