@@ -206,7 +206,9 @@ impl Socket {
         let s = &self.connection.flow.snapshot;
         let pings = [s.rx.pings, s.tx.pings];
         if s.protocol != protocol::OPAQUE {
-            assert_eq!(pings, [0; 2], "inferred without TLS");
+            // Garbage may be frames.
+            let has_frames = s.protocol == protocol::WEBSOCKET;
+            assert!(has_frames || pings == [0; 2], "inferred without TLS");
             return;
         }
         assert!(
@@ -221,7 +223,6 @@ impl Socket {
             "learned from {} segments",
             self.received
         );
-        // Each side has pings of its own, so one segment adds at most as many as it has records.
         let has_second = s.second_try(s.first_try.nanos(self.now)) != 0;
         assert!(
             !has_second || s.tx.pings_unanswered() >= 2,

@@ -4,7 +4,10 @@
 use monitor_common::snapshot::protocol;
 use proptest::{prelude::*, sample::select};
 
-use crate::traffic::{BROWSER, Chatter, Client, Life, MILLI, SECOND, SERVERS, Server};
+use crate::{
+    servers::{BROWSER, Client, SERVERS, Server},
+    traffic::{Chatter, Life, MILLI, SECOND},
+};
 
 /// A connection on which a ping every 25 s is the only traffic.
 const QUIET: Life = Life {

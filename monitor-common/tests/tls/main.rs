@@ -3,4 +3,5 @@
 
 mod heartbeats;
 mod records;
+mod servers;
 mod traffic;
