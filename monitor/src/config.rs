@@ -32,7 +32,7 @@ pub mod web_config;
 
 pub(crate) use value::Limit;
 #[cfg(feature = "daemon")]
-pub(crate) use value::{max_connections, max_workloads};
+pub(crate) use value::{instance, max_connections, max_workloads};
 
 pub use problem::{Problem, Problems};
 
@@ -96,6 +96,9 @@ pub struct Alerts {
     /// Base addresses of Alertmanagers.
     #[serde(deserialize_with = "value::urls")]
     pub alertmanager: Vec<Endpoint>,
+    /// The name of this host in alerts.
+    #[serde(deserialize_with = "value::instance_name")]
+    pub instance: Option<String>,
     /// URLs to which each alert is posted.
     #[serde(deserialize_with = "value::urls")]
     pub webhook: Vec<Endpoint>,

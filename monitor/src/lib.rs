@@ -1,4 +1,5 @@
 //! wsmon as a library, for the binary and its tests.
+#![cfg_attr(not(test), deny(clippy::unwrap_used))]
 
 #[cfg(feature = "daemon")]
 pub mod alerting;

@@ -1,4 +1,5 @@
 //! The `wsmon` binary.
+#![cfg_attr(not(test), deny(clippy::unwrap_used))]
 
 use std::{
     io::{self, Write},

@@ -280,6 +280,8 @@ pub(crate) mod tests {
         stats.protocol_errors[ProtocolError::MaskedServer as usize].add(4);
         let mut tally = Tally {
             handshakes_stuck: 6,
+            thrashing_clients: 7,
+            lifetime_mismatch: true,
             listen_sockets: 4,
             ..Tally::default()
         };
@@ -303,6 +305,9 @@ pub(crate) mod tests {
             "wsmon_handshakes_total{listener=\"8080\",status=\"none\"} 1",
             "wsmon_listener_sockets{listener=\"8080\"} 4",
             "wsmon_handshakes_stuck{listener=\"8080\"} 6",
+            "wsmon_thrashing_clients{listener=\"8080\"} 7",
+            "wsmon_limit_mismatch{listener=\"8080\",kind=\"limit_mismatch\"} 0",
+            "wsmon_limit_mismatch{listener=\"8080\",kind=\"lifetime_mismatch\"} 1",
             "wsmon_handshake_seconds_sum{listener=\"8080\"} 0.003",
             "wsmon_message_size_bytes_bucket{listener=\"8080\",direction=\"rx\",le=\"125\"} 0",
             "wsmon_message_size_bytes_bucket{listener=\"8080\",direction=\"rx\",le=\"1024\"} 1",

@@ -102,6 +102,7 @@ Examples:
   cargo xtask image --test             the container image, run in podman; as root
   cargo xtask bench --workload echo    throughput lost to wsmon, tcpdump and others
   cargo xtask scale                    ten thousand connections, some of which die
+  cargo xtask scale --namespaces 200   the same number in 200 network namespaces
   cargo xtask page                     the status page in Chromium, with screenshots; no root needed
   cargo xtask fuzz segment             ten minutes of generated TCP segments
 

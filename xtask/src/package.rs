@@ -100,6 +100,11 @@ impl Package {
         })
     }
 
+    /// The same files as the packages with another number.
+    pub(crate) fn with_revision(self, revision: u32) -> Self {
+        Self { revision, ..self }
+    }
+
     /// The name of its files other than packages.
     pub(crate) fn name(&self) -> String {
         format!(

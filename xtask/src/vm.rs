@@ -42,8 +42,8 @@ and runs there what needs root in monitor/tests/load.rs (the verifier accepts ev
 monitor/tests/programs (packets are accounted as they are natively) and monitor/tests/end_to_end.rs (a dead \
 connection is found from end to end). Prints the results as the tables of docs/kernels.md.
 
-One more guest is Debian 12 with systemd. It installs wsmon's Debian package, uses, upgrades, removes and purges \
-it (xtask/src/vm/package_guest/test.sh). mmdebstrap builds its disk image once; it stays in $XDG_CACHE_HOME/wsmon or \
+One more guest is Debian 12 with systemd. It installs wsmon's packages, uses, upgrades and removes \
+them (xtask/src/vm/package_guest/test.sh). mmdebstrap builds its disk image once; it stays in $XDG_CACHE_HOME/wsmon or \
 ~/.cache/wsmon. Without root, that build needs the package uidmap.
 
 Needs no root and no KVM, only the packages that `cargo xtask setup --tests` installs. Guests run side by \
@@ -88,7 +88,7 @@ pub(crate) struct Args {
         conflicts_with = "kernels"
     )]
     kernel_package: Vec<String>,
-    /// Only wsmon's Debian package, on Debian with systemd
+    /// Only wsmon's packages, on Debian with systemd
     #[arg(long, conflicts_with_all = ["kernels", "filter", "kernel_deb", "kernel_package", "out"])]
     package: bool,
     /// Put the results into kernels.md of this folder

@@ -206,6 +206,8 @@ impl Correlator {
         history.tally.learned = history.idle_gaps.learned();
         let longest = history.idle_gaps.longest();
         let lifetime = history.lifetimes.judge(listener, rules, known, longest, at);
+        history.tally.limit_mismatch = history.idle_gaps.is_mismatch();
+        history.tally.lifetime_mismatch = history.lifetimes.standing().is_some();
         let changes = changes.into_iter().chain(lifetime).map(Action::Alert);
         self.actions.extend(changes);
     }

@@ -133,6 +133,11 @@ impl IdleGaps {
         [&self.at_risk, &self.mismatch].into_iter().flatten()
     }
 
+    /// Whether the alert on a wrong limit stands.
+    pub(super) fn is_mismatch(&self) -> bool {
+        self.mismatch.is_some()
+    }
+
     fn at_risk(&self, listener: ListenerId, rules: &ListenerRules, at: Ktime) -> Option<Alert> {
         let (hop, limit) = tightest(rules)?;
         let gap = self.percentile_99()?;

@@ -4,6 +4,7 @@
 //! requests to inspect a flow, and actions. The same trace always yields the same actions, so every
 //! bug report can be replayed.
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), deny(clippy::unwrap_used))]
 
 pub mod action;
 pub mod alert;

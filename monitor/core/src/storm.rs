@@ -85,6 +85,8 @@ pub struct StormDetector {
 #[derive(Debug)]
 struct Thrashing {
     since: Ktime,
+    /// At the last evaluation.
+    clients: u64,
     reported: u64,
     due: Ktime,
 }
@@ -253,6 +255,11 @@ impl StormDetector {
         self.episode
             .as_ref()
             .is_some_and(|episode| episode.phase == StormPhase::Storm)
+    }
+
+    /// The clients that keep reconnecting, as of at most 10 s ago.
+    pub fn thrashing_clients(&self) -> u64 {
+        self.thrash.as_ref().map_or(0, |thrash| thrash.clients)
     }
 
     /// Attempts of clients that had lost a connection, or had been refused, in the five minutes

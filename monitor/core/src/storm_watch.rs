@@ -80,6 +80,7 @@ impl StormWatch {
     pub(super) fn report(&mut self, tally: &mut Tally, actions: &mut VecDeque<Action>) {
         tally.reconnects = self.detector.reconnects();
         tally.reconnect_storm = self.detector.is_storm();
+        tally.thrashing_clients = self.detector.thrashing_clients();
         while let Some(alert) = self.detector.poll_alert() {
             let standing = match alert.subject {
                 Subject::Thrash(_) => &mut self.thrash,

@@ -40,6 +40,8 @@ pub struct Tally {
     pub handshakes_stuck: u64,
     /// Gauge: clients are coming back all at once.
     pub reconnect_storm: bool,
+    /// Gauge: clients that keep reconnecting and stay for seconds only.
+    pub thrashing_clients: u64,
     /// Attempts of clients that had lost a connection, or had been refused, shortly before.
     pub reconnects: u64,
     /// WebSocket connections that ended without a close frame (RFC 6455 §7.1.5, code 1006).
@@ -52,6 +54,10 @@ pub struct Tally {
     pub age_at_death: DurationHistogram,
     /// What was learned about the hops' real timeouts.
     pub learned: Learned,
+    /// Gauge: the silences of connections contradict the configured idle timeouts.
+    pub limit_mismatch: bool,
+    /// Gauge: connections end at one age that no hop is configured with.
+    pub lifetime_mismatch: bool,
     /// The recent loss of the connections.
     pub loss: Loss,
     /// Gauge: the open and closing connections whose establishment was seen.

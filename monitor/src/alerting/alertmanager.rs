@@ -42,15 +42,21 @@ pub struct Alertmanagers {
 }
 
 impl Alertmanagers {
-    /// `metrics_url` becomes the source of the alerts, or else this host.
-    pub fn start(endpoints: &[Endpoint], metrics_url: Option<MetricsUrl>) -> io::Result<Self> {
+    /// `instance` is the name of this host in the alerts, by default that of the kernel. `metrics_url`
+    /// becomes the source of the alerts, or else this host.
+    pub fn start(
+        endpoints: &[Endpoint],
+        instance: Option<&str>,
+        metrics_url: Option<MetricsUrl>,
+    ) -> io::Result<Self> {
         let host = rustix::system::uname();
         let host = host.nodename().to_string_lossy();
+        // The name of an instance may be no address, such as `db-1:6455` or the node of a pod.
         let source: Arc<str> = match metrics_url {
             None => format!("http://{host}/").into(),
             Some(url) => url.on(&host).into(),
         };
-        let standing = Arc::new(Mutex::new(StandingAlerts::new(&host)));
+        let standing = Arc::new(Mutex::new(StandingAlerts::new(instance.unwrap_or(&host))));
         let deliveries = endpoints.iter().map(|endpoint| {
             let encoder = AlertmanagerEncoder {
                 url: endpoint.join("/api/v2/alerts"),
@@ -187,8 +193,9 @@ mod tests {
             addr: "127.0.0.1:6455".parse().expect("an address"),
             has_tls: false,
         };
-        let mut sink =
-            Alertmanagers::start(&[receiver.endpoint("/am/")], Some(listening)).expect("a thread");
+        let endpoints = [receiver.endpoint("/am/")];
+        let sink = Alertmanagers::start(&endpoints, Some("node-7"), Some(listening));
+        let mut sink = sink.expect("a thread");
         let mut alert = alert::tests::alert();
         alert.since = alert.at - Duration::from_secs(1);
         let now = Now {
@@ -201,6 +208,7 @@ mod tests {
         let firing = posted(&receiver);
         assert_eq!(firing["labels"], failed["labels"]);
         assert_eq!(firing["labels"]["alertname"], "WebSocketZombie");
+        assert_eq!(firing["labels"]["instance"], "node-7");
         assert_eq!(firing["labels"]["cookie"], "18446744073709551615");
         assert_eq!(firing["annotations"]["certainty"], "suspected");
         assert_eq!(firing["annotations"]["peer"], "[fd00::1]:5000");

@@ -27,6 +27,8 @@ pub struct SinkSettings {
     pub alert_log: LogTarget,
     pub alert_format: AlertFormat,
     pub alertmanagers: Vec<Endpoint>,
+    /// The name of this host in alerts; `None` for that of the kernel.
+    pub instance: Option<String>,
     pub webhooks: Vec<Endpoint>,
     /// Where metrics are served, if anywhere. Alertmanager shows it as an alert's source.
     pub metrics_url: Option<MetricsUrl>,
@@ -132,8 +134,12 @@ impl Sinks {
             let path = target.path().to_owned();
             SinkError::AlertLog { path, source }
         })?;
-        let alertmanagers = Alertmanagers::start(&settings.alertmanagers, settings.metrics_url)
-            .map_err(SinkError::Thread)?;
+        let alertmanagers = Alertmanagers::start(
+            &settings.alertmanagers,
+            settings.instance.as_deref(),
+            settings.metrics_url,
+        )
+        .map_err(SinkError::Thread)?;
         let webhooks = settings.webhooks.iter().map(Webhook::start);
         let form = LineForm::new(settings.alert_format, target);
         log::info!("alerts go to {target} as {}", form.as_str());

@@ -11,6 +11,7 @@ use super::{
     color::{Color, ColorArgs},
     exit::{CommandResult, Failure},
     format_args::FormatArgs,
+    number,
     screen::{self, Age, Counted, Shown, wrapped},
 };
 use crate::{
@@ -61,7 +62,7 @@ pub struct AlertsArgs {
     pub kind: Option<AlertKind>,
 
     /// Maximum number of alerts; 0 shows all [default: 40; all with --json and --history]
-    #[arg(short = 'n', long, value_name = "N")]
+    #[arg(short = 'n', long, value_name = "N", value_parser = number::limit)]
     pub limit: Option<usize>,
 
     #[command(flatten)]

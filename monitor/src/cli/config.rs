@@ -14,6 +14,8 @@ use super::{
     describe::{self, gives_up},
     exit::{CommandResult, Failure},
 };
+#[cfg(feature = "daemon")]
+use crate::api::access::Access;
 use crate::{
     config::{Config, ConfigError, EXAMPLE, Problem, listeners::ListenerConfig},
     diagnostics::stderr_line,
@@ -27,10 +29,14 @@ use monitor_core::{Hop, hop};
 Examples:
   wsmon config example > wsmon.toml      every key, with its default
   wsmon config check wsmon.toml          its errors, or what would be watched
+  wsmon config check --web-config web.yml
+      the errors of a web configuration, its certificates and its key
+
+The file that the key web_config names is checked, too.
 
 docs/running.md explains every key.
 
-Exit status: 0 if the file is valid, 2 if not.")]
+Exit status: 0 if the files are valid, 2 if not.")]
 pub struct ConfigArgs {
     #[command(subcommand)]
     pub command: ConfigCommand,
@@ -39,53 +45,96 @@ pub struct ConfigArgs {
 #[derive(Clone, Debug, Subcommand)]
 pub enum ConfigCommand {
     /// Print all errors of a file by line and column, or its meaning
-    Check {
-        /// Configuration file
-        #[arg(value_name = "FILE")]
-        file: PathBuf,
-    },
+    Check(CheckArgs),
     /// Print an example that shows every key
     Example,
 }
 
+#[derive(Args, Clone, Debug)]
+pub struct CheckArgs {
+    /// Configuration file
+    #[arg(value_name = "FILE")]
+    #[cfg_attr(feature = "daemon", arg(required_unless_present = "web_config"))]
+    #[cfg_attr(not(feature = "daemon"), arg(required = true))]
+    pub file: Option<PathBuf>,
+
+    /// Web configuration file to check in place of the one that FILE names, or alone
+    #[cfg(feature = "daemon")]
+    #[arg(long, value_name = "FILE")]
+    pub web_config: Option<PathBuf>,
+}
+
 pub fn run(args: &ConfigArgs) -> CommandResult {
-    let shown = match &args.command {
-        ConfigCommand::Example => io::stdout().lock().write_all(EXAMPLE.as_bytes()),
-        ConfigCommand::Check { file } => match Config::read(file) {
-            Ok(config) => {
-                for warning in &config.warnings {
-                    drop(write!(
-                        io::stderr(),
-                        "{}",
-                        Pointed(file, "warning: ", warning)
-                    ));
-                }
-                if config.listeners.is_empty() {
-                    stderr_line!(
-                        "{}: warning: no listener; `wsmon run` needs --port or --remote-port with it",
-                        file.display()
-                    );
-                }
-                write!(io::stdout().lock(), "{}", ConfigText(file, &config))
-            }
-            Err(ConfigError::Wrong { problems, .. }) => {
-                for problem in problems.iter() {
-                    drop(write!(io::stderr(), "{}", Pointed(file, "", problem)));
-                }
-                let message = match problems.iter().count() {
-                    1 => "1 error".to_owned(),
-                    count => format!("{count} errors"),
-                };
-                return Err(Failure::usage(format!("{}: {message}", file.display())));
-            }
-            Err(error) => return Err(Failure::usage(error.to_string())),
-        },
+    let text = match &args.command {
+        ConfigCommand::Example => EXAMPLE.to_owned(),
+        ConfigCommand::Check(args) => check(args)?,
     };
-    match shown {
+    match io::stdout().lock().write_all(text.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(Failure::failed(format!("cannot print: {error}")))
         }
         _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// What the files mean.
+fn check(args: &CheckArgs) -> Result<String, Failure> {
+    let config = args.file.as_deref().map(read).transpose()?;
+    let named = config
+        .as_ref()
+        .and_then(|it| it.daemon.web_config.as_deref());
+    #[cfg(feature = "daemon")]
+    let named = args.web_config.as_deref().or(named);
+    let mut text = String::new();
+    if let Some(file) = named {
+        #[cfg(feature = "daemon")]
+        {
+            // As at the start. Without the line of the file, which may have a password.
+            Access::open(Some(file)).map_err(|error| Failure::usage(error.to_string()))?;
+            text = format!("{} is valid\n", file.display());
+        }
+        #[cfg(not(feature = "daemon"))]
+        stderr_line!(
+            "warning: this build of wsmon cannot check {}",
+            file.display()
+        );
+    }
+    if let Some((file, config)) = args.file.as_deref().zip(config.as_ref()) {
+        text += &ConfigText(file, config).to_string();
+    }
+    Ok(text)
+}
+
+/// Reads a configuration file, and prints its problems.
+fn read(file: &Path) -> Result<Config, Failure> {
+    match Config::read(file) {
+        Ok(config) => {
+            for warning in &config.warnings {
+                drop(write!(
+                    io::stderr(),
+                    "{}",
+                    Pointed(file, "warning: ", warning)
+                ));
+            }
+            if config.listeners.is_empty() {
+                stderr_line!(
+                    "{}: warning: no listener; `wsmon run` needs --port or --remote-port with it",
+                    file.display()
+                );
+            }
+            Ok(config)
+        }
+        Err(ConfigError::Wrong { problems, .. }) => {
+            for problem in problems.iter() {
+                drop(write!(io::stderr(), "{}", Pointed(file, "", problem)));
+            }
+            let message = match problems.iter().count() {
+                1 => "1 error".to_owned(),
+                count => format!("{count} errors"),
+            };
+            Err(Failure::usage(format!("{}: {message}", file.display())))
+        }
+        Err(error) => Err(Failure::usage(error.to_string())),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::connection_name::ConnectionName;
+use super::{connection_name::ConnectionName, number};
 use crate::records::frames::{Opcodes, Peers};
 use monitor_core::facts::Direction;
 
@@ -13,7 +13,7 @@ pub struct FilterArgs {
     pub connection: Option<ConnectionName>,
 
     /// Only connections with this port at either end
-    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "PORT", value_parser = number::port)]
     pub port: Option<u16>,
 
     /// Only peers with this address, or in this network

@@ -19,6 +19,7 @@ use super::{
     exit::{CommandResult, Failure},
     filter::FilterArgs,
     format_args::FormatArgs,
+    number,
     screen::{self, Shown},
 };
 use crate::{
@@ -63,7 +64,7 @@ pub struct FramesArgs {
     pub format: FormatArgs,
 
     /// Stop after this many frames
-    #[arg(short = 'n', long, value_name = "N")]
+    #[arg(short = 'n', long, value_name = "N", value_parser = number::count)]
     pub count: Option<u64>,
 }
 

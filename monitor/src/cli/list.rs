@@ -24,6 +24,7 @@ use super::{
     color::ColorArgs,
     exit::{CommandResult, Failure},
     format_args::FormatArgs,
+    number,
     screen::{self, Counted, Grouped, Shown},
     table::{Cell, Column, Table, terminal_height},
     totals,
@@ -112,7 +113,7 @@ pub struct ListArgs {
 
     /// Maximum number of entries; 0 lists all [default: 40 connections, all groups
     /// and clients, all with --json, one screen with --watch]
-    #[arg(short = 'n', long, value_name = "N")]
+    #[arg(short = 'n', long, value_name = "N", value_parser = number::limit)]
     pub limit: Option<usize>,
 
     /// Repeat the list; without a value, every 2 s

@@ -19,6 +19,7 @@ pub mod frames;
 pub mod inspect;
 pub mod list;
 pub mod man;
+mod number;
 mod owner;
 #[cfg(feature = "daemon")]
 pub mod ports;

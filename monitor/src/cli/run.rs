@@ -27,6 +27,7 @@ pub(super) use refusals::{refuse_missing, refused_cgroup};
 
 use super::{
     exit::{CommandResult, Failure},
+    number,
     stop_signals::{StopSignals, listen},
     watch::WatchArgs,
 };
@@ -127,6 +128,11 @@ pub struct RunArgs {
     #[arg(long = "alertmanager", value_name = "URL,…", value_delimiter = ',')]
     pub alertmanagers: Vec<Endpoint>,
 
+    /// Label `instance` of these alerts: the one that Prometheus gives this host; by default the host's
+    /// name
+    #[arg(long, value_name = "NAME", value_parser = config::instance)]
+    pub instance: Option<String>,
+
     /// URL to post each line of the alert log to; may be repeated
     #[arg(long = "webhook", value_name = "URL,…", value_delimiter = ',')]
     pub webhooks: Vec<Endpoint>,
@@ -167,7 +173,7 @@ pub struct RunArgs {
     pub reap_dry_run: bool,
 
     /// Maximum number of connections to abort per minute [default: 60]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::per_minute)]
     pub reap_max_per_minute: Option<u32>,
 
     /// Identify clients by the address that a proxy forwards, and put it into alerts and the access log;

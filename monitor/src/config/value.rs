@@ -113,6 +113,24 @@ impl<'de> Deserialize<'de> for Ports {
     }
 }
 
+/// The name of a host, as a label of its alerts.
+pub(crate) fn instance(text: &str) -> Result<String, String> {
+    // An empty label would be none.
+    match text.trim().is_empty() || text.contains(char::is_control) {
+        true => Err("expected a name like node-7 or 10.0.0.7:6455".to_owned()),
+        false => Ok(text.to_owned()),
+    }
+}
+
+pub(super) fn instance_name<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<String>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    instance(&text)
+        .map(Some)
+        .map_err(|expected| D::Error::custom(format!("invalid instance {text:?}, {expected}")))
+}
+
 /// The connections that can be tracked.
 pub(crate) fn max_connections(text: &str) -> Result<u32, String> {
     in_range(text, 1..=16_777_216)

@@ -31,15 +31,14 @@ use comparison::Comparison;
 pub use older_connections::Seeded;
 use older_connections::Seeding;
 pub use older_search::{Older, SearchProgress};
-use presence::Presence;
 use seeds::Seeds;
-use socket_scan::{Lookup, ScanTargets, ScannedSockets};
+use socket_scan::{Lookup, ScanMemory, ScanTargets, ScannedSockets};
 
 /// A running scan of the host's sockets.
 pub type SocketScan = JoinHandle<ScanResult>;
 
-/// The result of a scan of the sockets.
-pub type ScanResult = Result<ScannedSockets, NetNsError>;
+/// The result of a scan of the sockets, and what it leaves to the next one.
+pub type ScanResult = (Result<ScannedSockets, NetNsError>, ScanMemory);
 
 /// Connections handled between two reads of the rings, which takes some milliseconds.
 const SLICE: usize = 2048;
@@ -54,7 +53,9 @@ pub struct Reconciler {
     seeds: Seeds,
     /// Seeds that a scan did not find, to be dropped.
     missing: Vec<ConnId>,
-    presence: Presence,
+    /// As the last scan left it. A running scan has it.
+    scan_memory: ScanMemory,
+    /// What the search for older connections has found since the last scan began.
     locations: Locations,
     /// Connections whose end was not reported, to be given up.
     gone: Vec<ConnId>,
@@ -80,11 +81,12 @@ impl Reconciler {
     ) -> SocketScan {
         let reader = snapshots.reader();
         let reader = reader.inspect_err(|error| log::warn!("{error}"));
-        let mut locations = std::mem::take(&mut self.locations);
+        let mut memory = std::mem::take(&mut self.scan_memory);
+        memory.locations.merge(std::mem::take(&mut self.locations));
         let may_search_everywhere = match &self.seeding {
             // The search for older connections reads all namespaces as it is.
             Some(seeding) => {
-                locations.merge(seeding.take_locations());
+                memory.locations.merge(seeding.take_locations());
                 false
             }
             None => {
@@ -100,12 +102,13 @@ impl Reconciler {
                 .ok()
                 .map(|reader| Box::new(move |conn| reader.get(conn)) as Lookup),
             may_search_everywhere,
-            locations,
-            presence: std::mem::take(&mut self.presence),
             send_queues: core.send_queues().clone(),
         };
         let listeners = listeners.to_vec();
-        tokio::task::spawn_blocking(move || socket_scan::scan_host(&listeners, targets))
+        tokio::task::spawn_blocking(move || {
+            let scanned = socket_scan::scan_host(&listeners, targets, &mut memory);
+            (scanned, memory)
+        })
     }
 
     /// Takes a scan's result. Missing seeds are dropped later, in [`Reconciler::step`]; queues are
@@ -116,10 +119,10 @@ impl Reconciler {
         core: &mut Correlator,
     ) -> Option<Duration> {
         let scanned = match result {
-            Ok(Ok(scanned)) => Some(scanned),
-            Ok(Err(error)) => {
-                log::warn!("cannot scan the sockets of this host: {error}");
-                None
+            Ok((scanned, memory)) => {
+                self.scan_memory = memory;
+                let warn = |error: &_| log::warn!("cannot scan the sockets of this host: {error}");
+                scanned.inspect_err(warn).ok()
             }
             Err(error) => {
                 log::error!("the scan of the sockets ended early: {error}");
@@ -137,10 +140,6 @@ impl Reconciler {
             scanned.summary
         );
         self.warn_omissions(std::mem::take(&mut scanned.omissions));
-        self.presence = scanned.presence;
-        // The search for older connections may have ended meanwhile, with more.
-        let more = std::mem::replace(&mut self.locations, scanned.locations);
-        self.locations.merge(more);
         self.gone.append(&mut scanned.gone);
         if scanned.complete {
             self.missing.append(&mut scanned.missing_seeds);
@@ -300,6 +299,7 @@ impl Reconciler {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::sock_diag::scan::known::Fate;
     use monitor_core::{
         Facts, Ktime, ListenerId, ListenerRules,
         event::HandshakeSocket,
@@ -340,6 +340,24 @@ mod tests {
             }),
             request: Box::new(UpgradeRequest::parse(b"GET / HTTP/1.1\r\n\r\n")),
         }
+    }
+
+    #[test]
+    fn a_scan_that_fails_leaves_what_it_knew_to_the_next() {
+        let mut reconciler = Reconciler::default();
+        let mut memory = ScanMemory::default();
+        let known = [ConnId(1)];
+        let coverage = presence::Coverage {
+            everywhere: false,
+            complete: true,
+            all_visible: true,
+        };
+        memory.presence.update(&known, &[Fate::Unlocated], coverage);
+        let failure = NetNsError::Proc(std::io::Error::from_raw_os_error(5));
+        let cost = reconciler.finish(Ok((Err(failure), memory)), &mut empty_core());
+        assert_eq!(cost, None);
+        let presence = &reconciler.scan_memory.presence;
+        assert!(presence.must_search_everywhere(&known));
     }
 
     #[test]

@@ -14,6 +14,8 @@ use std::{
 use rustix::{
     io::Errno,
     net::{AddressFamily, SocketType, bind, connect, listen, netdevice, socket, sockopt},
+    process::chroot,
+    thread::{UnshareFlags, unshare_unsafe},
 };
 
 use super::{
@@ -163,6 +165,18 @@ pub(crate) fn key_of(socket: &TcpStream) -> SocketKey {
 /// The same addresses with another cookie.
 pub(super) fn with_cookie(key: &SocketKey, cookie: u64) -> SocketKey {
     SocketKey::new(cookie, key.local(), key.peer()).unwrap()
+}
+
+/// Runs `act` on a thread whose root directory is empty, so there is no `/proc`.
+pub(crate) fn without_proc<T: Send>(act: impl FnOnce() -> T + Send) -> T {
+    let root = tempfile::tempdir().unwrap();
+    let isolated = || {
+        // SAFETY: this unshares the root and working directory only, not the table of open files.
+        unsafe { unshare_unsafe(UnshareFlags::FS) }.unwrap();
+        chroot(root.path()).unwrap();
+        act()
+    };
+    std::thread::scope(|scope| scope.spawn(isolated).join()).unwrap()
 }
 
 /// The value of `probe` once it has one.

@@ -36,6 +36,10 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<Family>) {
         "Bounds of the path's real idle timeout: the longest silence that a connection survived, and \
          the shortest that killed one.",
     );
+    let mut mismatch = FamilyBuilder::gauge(
+        "limit_mismatch",
+        "1 while the connections contradict the configured idle timeouts or lifetimes.",
+    );
     let mut margin = FamilyBuilder::gauge(
         "heartbeat_margin_seconds",
         "The tightest hop's idle timeout minus the 99th percentile of recent silences; below 0, it \
@@ -85,6 +89,13 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<Family>) {
                 learned.add(&labels, timeout.as_secs_f64());
             }
         }
+        for (kind, stands) in [
+            ("limit_mismatch", tally.limit_mismatch),
+            ("lifetime_mismatch", tally.lifetime_mismatch),
+        ] {
+            let labels = [("listener", name), ("kind", kind)];
+            mismatch.add(&labels, u64::from(stands) as f64);
+        }
         let limit = listener.rules.shortest_idle_timeout();
         if let Some(seconds) = tally.learned.heartbeat_margin(limit) {
             margin.add(&[("listener", name)], seconds);
@@ -101,6 +112,7 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<Family>) {
             at_risk,
             limits,
             learned,
+            mismatch,
             margin,
             idle_at_death,
             age_at_death,

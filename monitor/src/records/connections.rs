@@ -179,8 +179,9 @@ pub(crate) mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::records::alert;
     use monitor_core::{
-        CloseHow, Detail, Facts, Hop, Ktime, ListenerId, OnExpiry,
+        CloseHow, ConnectionAlert, Detail, Facts, Hop, Ktime, ListenerId, OnExpiry, VerdictKind,
         detail::DirectionTraffic,
         facts::{Closing, ClosingBy, DirectionActivity, Origin, Protocol, Role},
     };
@@ -223,12 +224,20 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn record(detail: &Detail, how: Option<CloseHow>) -> ConnectionRecord {
+        record_with(detail, how, None)
+    }
+
+    fn record_with(
+        detail: &Detail,
+        how: Option<CloseHow>,
+        verdict: Option<&ConnectionAlert>,
+    ) -> ConnectionRecord {
         let hop = Hop::new("lb", Duration::from_secs(60), OnExpiry::Silent);
         ConnectionView {
             detail,
             listener: "8080",
             hop: Some(&hop),
-            verdict: None,
+            verdict,
             handshake: None,
             send_queue: None,
             requested_at: Some(Ktime(10_500_000_000)),
@@ -282,6 +291,36 @@ pub(crate) mod tests {
         );
         let back: ConnectionRecord = serde_json::from_str(&text).expect("a record");
         assert_eq!(back, record);
+    }
+
+    #[test]
+    fn a_single_transmission_may_be_answered_and_one_on_a_dead_path_is_not() {
+        let mut detail = detail(1);
+        let last_passed =
+            |detail: &Detail, verdict| record_with(detail, None, verdict).idle_seconds;
+        detail.facts.tx.last_packet = Some(Ktime(28_000_000_000));
+        let expired = alert::tests::alert();
+        assert_eq!(expired.subject.kind, VerdictKind::Expired);
+        let mut unread = expired.clone();
+        unread.subject.kind = VerdictKind::Stalled;
+        for (unanswered, verdict, idle) in [
+            (0, None, 2.0),
+            (1, None, 2.0),
+            (1, Some(&unread), 2.0),
+            (2, None, 5.0),
+            (1, Some(&expired), 5.0),
+        ] {
+            detail.facts.unanswered_transmissions = unanswered;
+            let kind = verdict.map(|alert| alert.subject.kind);
+            assert_eq!(
+                last_passed(&detail, verdict),
+                Some(idle),
+                "{unanswered} {kind:?}"
+            );
+            // The clock of the hop.
+            let record = record_with(&detail, None, verdict);
+            assert_eq!(record.hop_idle_seconds, Some(2.0));
+        }
     }
 
     #[test]

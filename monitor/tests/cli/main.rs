@@ -8,6 +8,7 @@ use std::{
 };
 
 mod start;
+mod web_config;
 
 const WSMON: &str = env!("CARGO_BIN_EXE_wsmon");
 const FAILURE: i32 = 1;
@@ -264,7 +265,17 @@ fn invalid_filters_are_refused_with_the_remedy() {
         ),
         (&["frames", "--direction", "up"], "expected rx or tx"),
         (&["frames", "--sample", "0"], "expected 1/100"),
-        (&["frames", "--port", "0"], "0 is not in 1..=65535"),
+        (&["frames", "--port", "0"], "expected a port like 8080"),
+        (&["frames", "--port", "abc"], "expected a port like 8080"),
+        (&["frames", "-n", "x"], "expected a number like 100"),
+        (
+            &["list", "-n", "x"],
+            "expected a number like 40, or 0 for all",
+        ),
+        (
+            &["alerts", "-n", "x"],
+            "expected a number like 40, or 0 for all",
+        ),
         (&["frames", "--cookie", "x"], "expected a number"),
         (&["list", "--state", "dead"], "expected open or closing"),
         (&["alerts", "--kind", "dead"], "expected zombie, at_risk"),
@@ -342,6 +353,7 @@ fn examples_that_need_no_daemon_run() {
         "[[listener]]\nports = [\"80\"]\n",
     )
     .unwrap();
+    fs::write(folder.path().join("web.yml"), "{}\n").unwrap();
     let mut run = 0;
     for command in ["profiles", "config", "completions"] {
         let help = wsmon(&[command, "--help"]).stdout;

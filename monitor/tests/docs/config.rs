@@ -39,7 +39,8 @@ const TABLES: [(&str, &str); 7] = [
 ];
 
 /// The keys that the chart sets itself, or whose values would not work in a pod.
-const SET_BY_THE_CHART: [&str; 7] = [
+const SET_BY_THE_CHART: [&str; 8] = [
+    "[alerts] instance",
     "[alerts] log",
     "[daemon] cgroup",
     "[daemon] control",

@@ -2,6 +2,7 @@
 //! documented, and no others. Also checks what ARCHITECTURE.md says of the sources.
 
 mod alert_samples;
+mod alertmanager;
 mod alerts;
 mod commands;
 mod config;

@@ -1,4 +1,4 @@
-//! The rules for Prometheus, the routes for Alertmanager and the dashboards for Grafana in deploy.
+//! The rules for Prometheus and the dashboards for Grafana in deploy.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -31,8 +31,6 @@ fn prometheus_accepts_the_rules_and_their_tests_pass() {
     run("promtool", &["test", "rules"], &strings(&tests));
     let config = "deploy/prometheus/prometheus.yml".to_owned();
     run("promtool", &["check", "config"], &[config]);
-    let config = "deploy/alertmanager/alertmanager.yml".to_owned();
-    run("amtool", &["check-config"], &[config]);
 }
 
 #[test]
@@ -95,29 +93,6 @@ fn each_alert_has_labels_texts_and_a_runbook_that_exists() {
                 .expect("the common beginning");
             let (page, anchor) = place.split_once('#').expect("an anchor");
             assert!(anchors(&read(page)).contains(anchor), "{runbook}");
-        }
-    }
-}
-
-#[test]
-fn alertmanager_withholds_alerts_that_exist() {
-    let alerts: BTreeSet<_> = rules()
-        .iter()
-        .filter_map(|rule| Some(rule["alert"].as_str()?.to_owned()))
-        .collect();
-    let config = yaml("deploy/alertmanager/alertmanager.yml");
-    let inhibitions = list(&config["inhibit_rules"]);
-    assert!(!inhibitions.is_empty());
-    // wsmon itself posts this one, for each connection.
-    let known = |name: &str| alerts.contains(name) || name == "WebSocketZombie";
-    for matcher in inhibitions.iter().flat_map(|rule| {
-        list(&rule["source_matchers"])
-            .iter()
-            .chain(list(&rule["target_matchers"]))
-    }) {
-        let (_, names) = text(matcher).split_once('"').expect("a quoted value");
-        for name in names.trim_end_matches('"').split('|') {
-            assert!(known(name), "{name}");
         }
     }
 }
@@ -264,7 +239,7 @@ fn collect_expressions(json: &Value, found: &mut Vec<String>) {
 }
 
 /// All rules of all files.
-fn rules() -> Vec<Value> {
+pub(crate) fn rules() -> Vec<Value> {
     let files = RULES.map(|name| yaml(&format!("deploy/prometheus/rules/{name}.yml")));
     let groups = files.iter().flat_map(|file| list(&file["groups"]));
     groups
@@ -285,18 +260,18 @@ fn anchors(page: &str) -> BTreeSet<String> {
     headings.map(anchor).collect()
 }
 
-fn list(json: &Value) -> &Vec<Value> {
+pub(crate) fn list(json: &Value) -> &Vec<Value> {
     static NONE: Vec<Value> = Vec::new();
     json.as_array().unwrap_or(&NONE)
 }
 
-fn text(json: &Value) -> &str {
+pub(crate) fn text(json: &Value) -> &str {
     json.as_str()
         .unwrap_or_else(|| panic!("expected a text, found {json}"))
 }
 
 /// Runs a program of Debian's packages `prometheus` and `prometheus-alertmanager` on these files.
-fn run(program: &str, arguments: &[&str], files: &[String]) {
+pub(crate) fn run(program: &str, arguments: &[&str], files: &[String]) {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
     let output = Command::new(program)
         .args(arguments)

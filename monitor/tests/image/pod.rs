@@ -104,7 +104,7 @@ impl Pod {
             },
             args: strings(&container["args"]),
             env: env
-                .map(|variable| (string(&variable["name"]), string(&variable["value"])))
+                .map(|variable| (string(&variable["name"]), value_of(variable)))
                 .collect(),
             mounts: mounts.collect(),
             _files: files,
@@ -114,6 +114,17 @@ impl Pod {
     /// Takes a capability away, if the pod has it.
     pub(crate) fn take(&mut self, capability: &str) {
         self.capabilities.remove(capability);
+    }
+}
+
+/// The value of an environment variable.
+fn value_of(variable: &Value) -> String {
+    match &variable["valueFrom"] {
+        Value::Null => string(&variable["value"]),
+        source => {
+            assert_eq!(source["fieldRef"]["fieldPath"], "spec.nodeName", "{source}");
+            "node-7".to_owned()
+        }
     }
 }
 

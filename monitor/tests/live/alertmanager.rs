@@ -8,7 +8,7 @@ use std::{
 };
 
 use lab::{Manner, Message, Process, wait_for, wait_until};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::{
@@ -69,8 +69,17 @@ impl Alertmanager {
         self.addr
     }
 
-    fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.addr)
+    }
+
+    /// Posts alerts with these labels, which stand until it ends.
+    pub(crate) fn post(&self, alerts: &[Value]) {
+        let alerts = alerts.iter().map(|labels| json!({ "labels": labels }));
+        let url = format!("{}/api/v2/alerts", self.url());
+        let request = self.http.post(url).content_type("application/json");
+        let body = Value::from_iter(alerts).to_string();
+        request.send(body).expect("it takes alerts");
     }
 
     /// The alerts that stand, those that are withheld too.

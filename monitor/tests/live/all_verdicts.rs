@@ -26,7 +26,8 @@ const SIZES: [(u16, u16); 3] = [(80, 24), (120, 40), (200, 60)];
 /// In this time, what passes comes back eight times. A view on a busy machine may miss it several times.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Between two captures of a screen, which changes every half a second. More captures would slow down the views.
+/// Between two captures of a screen, which changes every half a second. This is the interval at which conditions are
+/// checked, and not a time in which something is expected: more captures would slow down the views.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// The address of a client that comes and goes.

@@ -18,6 +18,7 @@ mod frames;
 mod groups;
 mod handshakes;
 mod idle_gaps;
+mod inhibitions;
 mod killable;
 mod lifecycle;
 mod lossy;

@@ -1,5 +1,5 @@
 use std::{
-    fs,
+    fs, iter,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     num::NonZero,
     path::Path,
@@ -179,10 +179,23 @@ impl Namespace {
     /// As [`Lab::new`].
     pub fn loopback() -> Result<Self, LabError> {
         prepare()?;
-        let namespace = Self::add(name(fresh_instance(), "loopback"))?;
-        ip_batch(Some(namespace.name()), "link set lo up\n")?;
-        Ok(namespace)
+        add_loopback()
     }
+
+    /// Any number of such networks, each made when it is taken.
+    ///
+    /// # Errors
+    /// As [`Lab::new`].
+    pub fn loopbacks() -> Result<impl Iterator<Item = Result<Self, LabError>>, LabError> {
+        prepare()?;
+        Ok(iter::repeat_with(add_loopback))
+    }
+}
+
+fn add_loopback() -> Result<Namespace, LabError> {
+    let namespace = Namespace::add(name(fresh_instance(), "loopback"))?;
+    ip_batch(Some(namespace.name()), "link set lo up\n")?;
+    Ok(namespace)
 }
 
 fn prepare() -> Result<(), LabError> {

@@ -18,6 +18,7 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 /// With four bytes, like the counter that libraries put into their pings.
 const PING: [u8; 6] = *b"\x89\x04ping";
 const PONG: [u8; 10] = *b"\x8a\x84\0\0\0\0ping";
+const CLIENT_PING: [u8; 10] = *b"\x89\x84\0\0\0\0ping";
 
 /// An upgraded WebSocket connection over kernel sockets. The calling thread acts as both peers in
 /// turn, so a connection costs this process eight bytes.
@@ -85,6 +86,16 @@ impl Pair {
             .map_err(LabError::io("ping"))
     }
 
+    /// The client sends a ping that the server never reads.
+    ///
+    /// # Errors
+    /// [`LabError::Io`].
+    pub fn leave_unread(&mut self) -> Result<(), LabError> {
+        self.client
+            .write_all(&CLIENT_PING)
+            .map_err(LabError::io("send a ping"))
+    }
+
     /// The client's address: the server's `peer`.
     ///
     /// # Errors
@@ -123,6 +134,15 @@ mod tests {
         pair.ping().unwrap();
         pair.last_ping().unwrap();
         assert_eq!(pair.peer().unwrap().ip().to_string(), "127.0.0.2");
+    }
+
+    #[test]
+    fn what_the_server_does_not_read_waits_for_it() {
+        let mut pair = pair();
+        pair.leave_unread().unwrap();
+        let mut waiting = [0; CLIENT_PING.len()];
+        pair.server.read_exact(&mut waiting).unwrap();
+        assert_eq!(waiting, CLIENT_PING);
     }
 
     #[test]

@@ -23,6 +23,7 @@ use workload::Workload;
 
 #[derive(Debug, clap::Args)]
 #[command(
+    about = "Measure what watching costs the traffic that is watched",
     long_about = "Runs WebSocket traffic over loopback as fast as possible, and compares windows with \
 and without an observer: wsmon, wsmon with its frame viewer, tcpdump, a packet ring, ss. The windows \
 alternate (A B B A). Each pair gives a ratio of throughputs; the result is the median with a bootstrap \
@@ -84,7 +85,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     let report = measured?;
     print!("{}", report.table());
-    results::write(&args.out, "bench", &report.json(), report.picture())?;
+    results::write(&args.out, "bench", &report.json(), Some(report.picture()))?;
     Ok(ExitCode::SUCCESS)
 }
 

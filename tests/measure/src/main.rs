@@ -22,13 +22,15 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Measurement {
-    /// Measure what watching costs the traffic that is watched
+    // Doc comments here would replace the long help texts of their arguments.
     Bench(bench::Args),
-    /// Measure what watching very many connections costs, and how soon deaths are found
     Scale(scale::Args),
     /// One of the processes behind `scale`
     #[command(hide = true)]
     ScaleWorker(scale::WorkerArgs),
+    /// One of the processes behind `scale --namespaces`
+    #[command(hide = true)]
+    ScaleNamespaceWorker,
 }
 
 fn main() -> Result<ExitCode> {
@@ -37,6 +39,10 @@ fn main() -> Result<ExitCode> {
         Measurement::Scale(args) => scale::run(&args),
         Measurement::ScaleWorker(args) => {
             scale::run_worker(&args)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Measurement::ScaleNamespaceWorker => {
+            scale::run_namespace_worker()?;
             Ok(ExitCode::SUCCESS)
         }
     }

@@ -7,6 +7,9 @@ use anyhow::{Context as _, Result, ensure};
 use super::tools;
 use crate::{artifacts::executables, workspace::cargo};
 
+/// Where a pod has its web configuration.
+const MOUNTED_WEB_CONFIG: &str = "/etc/wsmon-web/web.yml";
+
 pub(super) struct ConfigCheck {
     wsmon: PathBuf,
 }
@@ -26,6 +29,11 @@ impl ConfigCheck {
     /// # Errors
     /// What is wrong with the file. Probable mistakes count too.
     pub(super) fn accepts(&self, text: &str) -> Result<()> {
+        // In the place of the Secret.
+        let web_config = tools::folder().join("web.yml");
+        fs::write(&web_config, "{}\n")
+            .with_context(|| format!("could not write {}", web_config.display()))?;
+        let text = text.replace(MOUNTED_WEB_CONFIG, &web_config.display().to_string());
         let file = tools::folder().join("wsmon.toml");
         fs::write(&file, text).with_context(|| format!("could not write {}", file.display()))?;
         let output = Command::new(&self.wsmon)

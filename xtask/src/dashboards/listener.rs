@@ -87,15 +87,19 @@ fn handshakes() -> Row {
                 .about("Upgrade requests that have waited for 10 s or more."),
             Panel::lines("Duration of the closing handshake", SECONDS)
                 .query("histogram_quantile(0.99, sum by (le) (rate(wsmon_close_handshake_seconds_bucket{@}[$__rate_interval])))", "p99")
-                .width(8)
+                .width(6)
                 .about("From the first close frame to the other side's."),
             Panel::states("Reconnect storms")
                 .query("max by (instance, listener) (wsmon_reconnect_storm{@})", "{{instance}} {{listener}}")
-                .width(8)
+                .width(6)
                 .about("Where clients come back all at once."),
+            Panel::lines("Thrashing clients", COUNT)
+                .query("sum by (instance) (wsmon_thrashing_clients{@})", "{{instance}}")
+                .width(6)
+                .about("They keep reconnecting and stay for seconds only."),
             Panel::lines("Listening sockets", COUNT)
                 .query("sum by (instance) (wsmon_listener_sockets{@})", "{{instance}}")
-                .width(8)
+                .width(6)
                 .about("0: the server is down, or the port is wrong."),
         ],
     }

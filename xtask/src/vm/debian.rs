@@ -28,7 +28,7 @@ const SUITE: &str = "bookworm";
 /// How the archive labels itself.
 const ARCHIVE: &str = "Debian";
 /// Installed in addition to apt and what Debian calls essential.
-const PACKAGES: &str = "logrotate,passwd,systemd,systemd-sysv";
+const PACKAGES: &str = "logrotate,passwd,rpm,systemd,systemd-sysv";
 /// How mmdebstrap builds it. A suite of a stable release changes only with its point releases.
 const OPTIONS: [&str; 8] = [
     "--mode=auto",

@@ -1,4 +1,4 @@
-//! The guest with Debian, in which the package is installed, used, upgraded, removed and purged.
+//! The guest with Debian, in which the packages are installed, used, upgraded and removed.
 
 use std::{
     fs,
@@ -47,6 +47,9 @@ pub(crate) struct PackageGuest {
     kernel: Kernel,
     accelerator: Accelerator,
     deb: PathBuf,
+    rpm: PathBuf,
+    /// The same with a higher release.
+    newer_rpm: PathBuf,
     peers: PathBuf,
 }
 
@@ -87,6 +90,8 @@ impl PackageGuest {
             accelerator: Accelerator::find(native, &kernel.image()?),
             kernel,
             deb: package.deb()?,
+            rpm: package.rpm()?,
+            newer_rpm: package.with_revision(2).rpm()?,
             peers: peers
                 .context("cargo did not say where it put the peers")?
                 .path,
@@ -130,6 +135,8 @@ impl PackageGuest {
             ("test/silent_pair", &read(&self.peers)?),
             ("test/wsmon.deb", &read(&self.deb)?),
             ("test/newer.deb", &read(&newer(&self.deb)?)?),
+            ("test/wsmon.rpm", &read(&self.rpm)?),
+            ("test/newer.rpm", &read(&self.newer_rpm)?),
         ] {
             archive.file(Path::new(place), content)?;
         }

@@ -9,6 +9,7 @@ impl StormDetector {
     pub(super) fn begin_thrash(&mut self, at: Ktime) {
         self.thrash = Some(Thrashing {
             since: at,
+            clients: 0,
             reported: 0,
             due: at,
         });
@@ -23,6 +24,7 @@ impl StormDetector {
         };
         thrash.due = now + THRASH_EVERY;
         let clients = rows.len() as u64;
+        thrash.clients = clients;
         let firing = clients > 0;
         if firing && clients < thrash.reported * 2 {
             return;

@@ -57,7 +57,7 @@ struct OverflowAlert {
 }
 
 impl StandingAlerts {
-    /// `instance` is the name of this host.
+    /// `instance` is the name of this host, as a label.
     pub(super) fn new(instance: &str) -> Self {
         Self {
             instance: instance.to_owned(),

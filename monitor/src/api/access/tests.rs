@@ -3,7 +3,6 @@
 use std::{
     io::{self, Read, Write},
     net::{SocketAddr, TcpStream},
-    time::Instant,
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -194,12 +193,9 @@ fn status(head: &str) -> u16 {
 
 /// Waits until something that a change of files causes is so.
 #[track_caller]
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let begin = Instant::now();
-    while !is_so() {
-        assert!(begin.elapsed() < SOON, "{what} does not come");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+fn wait_until(what: &str, is_so: impl FnMut() -> bool) {
+    let waited = lab::wait_until(what, SOON, is_so);
+    waited.unwrap_or_else(|error| panic!("{error}"));
 }
 
 fn users(passwords: &[(&str, &str)]) -> String {

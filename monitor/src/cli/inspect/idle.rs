@@ -7,8 +7,10 @@ use crate::{
     records::connections::{ConnectionRecord, State},
 };
 
-/// What is left of the limit and, if it differs from what the limit counts, the silence on a line of its
-/// own.
+/// What is left of the limit by the clock of the hop and, if it differs, the silence on a line of its own.
+///
+/// What this host sends restarts that clock, answered or not, because it may be lost behind the hop. It does
+/// not end the silence before it is answered.
 pub(super) fn idle_lines(record: &ConnectionRecord) -> Vec<String> {
     let Some(silence) = record.idle_seconds else {
         return vec!["unknown, because no packet was seen".to_owned()];
@@ -19,6 +21,12 @@ pub(super) fn idle_lines(record: &ConnectionRecord) -> Vec<String> {
     };
     let counted = record.hop_idle_seconds.unwrap_or(silence);
     let sum = format!("{} of {} ({hop})", Seconds(counted), limit_text(limit));
+    if silence - counted >= SAME {
+        return vec![
+            format!("{sum} since this host sent, without an answer"),
+            format!("no packet is known to have passed for {}", Seconds(silence)),
+        ];
+    }
     let left = limit - counted;
     let sum = match record.state {
         State::Closed => sum,
@@ -26,9 +34,11 @@ pub(super) fn idle_lines(record: &ConnectionRecord) -> Vec<String> {
         _ => format!("{sum}, {} left", Seconds(left)),
     };
     // A hop may count only data, or each direction alone.
-    let differs = (counted - silence).abs() >= SAME;
-    let silence = differs.then(|| format!("no packet passed for {}", Seconds(silence)));
-    [sum].into_iter().chain(silence).collect()
+    let uncounted = (counted - silence >= SAME).then(|| {
+        let silence = Seconds(silence);
+        format!("the last packet, {silence} ago, does not count for this limit")
+    });
+    [sum].into_iter().chain(uncounted).collect()
 }
 
 /// Silences that differ by less are the same, in seconds. The last packet and the last data of one
@@ -87,7 +97,15 @@ mod tests {
                 Some(1.0),
                 Some(7200.0),
                 Some(3600.0),
-                "2 h 0 m of 1 h 0 m (aws-nlb), 1 h 0 m over it\nno packet passed for 1.0 s",
+                "2 h 0 m of 1 h 0 m (aws-nlb), 1 h 0 m over it\nthe last packet, 1.0 s ago, does not \
+                 count for this limit",
+            ),
+            (
+                Some(74.3),
+                Some(12.4),
+                Some(60.0),
+                "12.4 s of 60 s (aws-nlb) since this host sent, without an answer\nno packet is known to \
+                 have passed for 74.3 s",
             ),
             (
                 Some(5.0),

@@ -53,6 +53,8 @@ pub(super) struct Settings {
     /// Whether the access log may have the text of handshakes.
     pub(super) access_log_handshake: bool,
     pub(super) alertmanagers: Vec<Endpoint>,
+    /// The name of this host in alerts; `None` for that of the kernel.
+    pub(super) instance: Option<String>,
     pub(super) webhooks: Vec<Endpoint>,
     pub(super) reap: ReapSettings,
     /// Whether alerts and the access log may name the client behind a proxy.
@@ -128,6 +130,7 @@ impl Settings {
             access_log: args.access_log.clone().or(daemon.access_log),
             access_log_handshake: args.access_log_handshake || privacy.access_log_handshake,
             alertmanagers: given_or(&args.alertmanagers, alerts.alertmanager),
+            instance: args.instance.clone().or(alerts.instance),
             webhooks: given_or(&args.webhooks, alerts.webhook),
             reap: ReapSettings {
                 mode: match (args.reap, args.reap_dry_run) {
@@ -158,6 +161,7 @@ impl Settings {
             alert_log: LogTarget::parse(&self.alert_log),
             alert_format: self.alert_format,
             alertmanagers: self.alertmanagers.clone(),
+            instance: self.instance.clone(),
             webhooks: self.webhooks.clone(),
             metrics_url,
         }
@@ -213,6 +217,7 @@ impl Settings {
             &self.alertmanagers,
             &new.alertmanagers,
         );
+        compare("alerts.instance", &self.instance, &new.instance);
         compare("alerts.webhook", &self.webhooks, &new.webhooks);
         compare("reap.mode", &self.reap.mode, &new.reap.mode);
         compare(
@@ -294,6 +299,7 @@ mod tests {
         [alerts]
         log = "/var/log/a"
         format = "json"
+        instance = "node-7"
     "#;
 
     fn shown(settings: &Settings) -> Vec<String> {
@@ -314,6 +320,7 @@ mod tests {
         assert_eq!(of_file.alert_log, "/var/log/a");
         assert_eq!(of_file.alert_format, AlertFormat::Json);
         assert_eq!(of_file.access_log.as_deref(), Some("/var/log/c"));
+        assert_eq!(of_file.instance.as_deref(), Some("node-7"));
 
         let flags = [
             ["--metrics-addr", "1,[::1]:2"],
@@ -326,6 +333,7 @@ mod tests {
             ["--alert-log", "-"],
             ["--alert-format", "text"],
             ["--access-log", "/d"],
+            ["--instance", "10.0.0.7:6455"],
         ];
         let of_flags = settings(&flags.concat(), FILE).expect("valid");
         assert_eq!(shown(&of_flags), ["127.0.0.1:1", "[::1]:2"]);
@@ -338,6 +346,7 @@ mod tests {
         assert_eq!(of_flags.alert_log, "-");
         assert_eq!(of_flags.alert_format, AlertFormat::Text);
         assert_eq!(of_flags.access_log.as_deref(), Some("/d"));
+        assert_eq!(of_flags.instance.as_deref(), Some("10.0.0.7:6455"));
 
         let defaults = settings(&["--port", "80"], "").expect("valid");
         assert_eq!(shown(&defaults), ["127.0.0.1:6455"]);
@@ -349,6 +358,7 @@ mod tests {
         assert_eq!(defaults.alert_log, "-");
         assert_eq!(defaults.alert_format, AlertFormat::Auto);
         assert_eq!(defaults.access_log(), None);
+        assert_eq!(defaults.instance, None);
     }
 
     #[test]

@@ -3,10 +3,12 @@
 use clap::{ArgAction, Args};
 use log::LevelFilter;
 
+use crate::cli::number;
+
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub struct Verbosity {
     /// Log what happens, and with -vv why; RUST_LOG selects more exactly
-    #[arg(short, long, action = ArgAction::Count)]
+    #[arg(short, long, action = ArgAction::Count, value_parser = number::repeated)]
     verbose: u8,
 
     /// Print only errors, and alerts if they go to stderr

@@ -39,11 +39,14 @@ pub(super) struct ScanTargets {
     /// Whether it may search all namespaces if there is a lookup.
     pub(super) may_search_everywhere: bool,
     /// As the last scan left them.
-    pub(super) locations: Locations,
-    /// As the last scan left it.
-    pub(super) presence: Presence,
-    /// As the last scan left them.
     pub(super) send_queues: SendQueues,
+}
+
+/// What one scan leaves to the next, also if it fails.
+#[derive(Debug, Default)]
+pub struct ScanMemory {
+    pub(super) presence: Presence,
+    pub(super) locations: Locations,
 }
 
 /// The sockets on watched ports at one moment.
@@ -56,8 +59,6 @@ pub struct ScannedSockets {
     pub(super) complete: bool,
     pub(super) missing_seeds: Vec<ConnId>,
     pub(super) missing_requests: Vec<ConnId>,
-    pub(super) presence: Presence,
-    pub(super) locations: Locations,
     /// Connections whose end was not reported.
     pub(super) gone: Vec<ConnId>,
     /// Known connections whose socket was not read, sorted. Their queues are as before.
@@ -72,12 +73,17 @@ pub struct ScannedSockets {
     pub(super) summary: ScanSummary,
 }
 
+/// Fails only if no network namespace could be read. `memory` is then as before.
 pub(super) fn scan_host(
     listeners: &[ListenerConfig],
     targets: ScanTargets,
+    memory: &mut ScanMemory,
 ) -> Result<ScannedSockets, NetNsError> {
     let (at, begun) = (clock::now(), clock::of_thread());
-    let (mut presence, mut locations) = (targets.presence, targets.locations);
+    let ScanMemory {
+        presence,
+        locations,
+    } = memory;
     let known = sorted(targets.known);
     let mut seeds = TargetSearch::new(&targets.seeds);
     let mut requests = TargetSearch::new(&targets.requests);
@@ -93,7 +99,7 @@ pub(super) fn scan_host(
         lookup: &|conn| targets.lookup.as_ref().and_then(|lookup| lookup(conn)),
         everywhere,
     };
-    let (scan, fates) = known::known_connections(listeners, &sought, &mut locations, |found| {
+    let (scan, fates) = known::known_connections(listeners, &sought, locations, |found| {
         seeds.mark_found(found.conn());
         requests.mark_found(found.conn());
         unread.extend(found.receive_queue());
@@ -117,8 +123,6 @@ pub(super) fn scan_host(
     Ok(ScannedSockets {
         at,
         complete: scan.is_complete(),
-        presence,
-        locations,
         gone,
         omissions: omissions(&scan),
         missing_seeds,

@@ -306,6 +306,17 @@ mod tests {
         }
     }
 
+    /// A walk that has found nothing yet, where `own` is a namespace.
+    fn new_walk(own: &NetNs) -> NetNsWalk {
+        NetNsWalk {
+            nsfs: own.id.dev,
+            seen: HashSet::new(),
+            found: Vec::new(),
+            refused: 0,
+            out_of_files: None,
+        }
+    }
+
     #[test]
     fn only_mounted_network_namespaces_count() {
         assert_eq!(
@@ -366,13 +377,7 @@ mod tests {
     #[test]
     fn a_missing_process_is_not_a_refusal() {
         let own = NetNs::own().unwrap();
-        let mut walk = NetNsWalk {
-            nsfs: own.id.dev,
-            seen: HashSet::new(),
-            found: Vec::new(),
-            refused: 0,
-            out_of_files: None,
-        };
+        let mut walk = new_walk(&own);
         walk.visit_process(u32::MAX);
         assert_eq!((walk.found.len(), walk.refused), (0, 0));
     }
@@ -380,13 +385,7 @@ mod tests {
     #[test]
     fn at_the_limit_of_open_files_some_namespaces_are_found_and_files_are_left() {
         let own = NetNs::own().unwrap();
-        let mut walk = NetNsWalk {
-            nsfs: own.id.dev,
-            seen: HashSet::new(),
-            found: Vec::new(),
-            refused: 0,
-            out_of_files: None,
-        };
+        let mut walk = new_walk(&own);
         let limit = 100;
         let id = |inode| NetNsId {
             dev: own.id.dev,

@@ -8,8 +8,8 @@ use super::{
 };
 use crate::records::{numbers::seconds, owner::OwnerRecord};
 use monitor_core::{
-    CloseHow, ConnectionAlert, Detail, Hop, Ktime, Transition, detail::DirectionTraffic,
-    facts::DirectionActivity, transition::Reason,
+    CloseHow, ConnectionAlert, Detail, Hop, Ktime, Transition, VerdictKind,
+    detail::DirectionTraffic, facts::DirectionActivity, transition::Reason,
 };
 
 /// The sources of a connection's record.
@@ -57,7 +57,7 @@ impl ConnectionView<'_> {
             cgroup_id: facts.cgroup_id.map(|id| id.to_string()),
             owner: self.owner.clone(),
             age_seconds: self.age(facts.established_at),
-            idle_seconds: self.age(facts.last_passed()),
+            idle_seconds: self.age(self.last_passed()),
             idle_limit_seconds: self.hop.and_then(|hop| hop.idle_timeout).map(seconds),
             hop: self.hop.map(|hop| hop.name.clone()),
             hop_idle_seconds: self.age(self.hop.and_then(|hop| hop.quiet_since(facts))),
@@ -86,6 +86,21 @@ impl ConnectionView<'_> {
             },
             close: facts.close.map(CloseFrame::from),
         }
+    }
+
+    /// When a packet last passed. An acknowledgement that follows closely is not published, so a single
+    /// transmission counts as answered, unless the path is reported as dead.
+    fn last_passed(&self) -> Option<Ktime> {
+        let facts = &self.detail.facts;
+        let is_dead = self.verdict.is_some_and(|alert| {
+            let kind = alert.subject.kind;
+            matches!(kind, VerdictKind::Expired | VerdictKind::BlackHoled)
+        });
+        let sent = facts
+            .tx
+            .last_packet
+            .filter(|_| facts.unanswered_transmissions == 1 && !is_dead);
+        facts.last_passed().max(sent)
     }
 
     fn states(&self) -> Vec<StateChange> {

@@ -75,7 +75,8 @@ impl Storm {
             crowd.seen().connected == 0
         })
         .unwrap();
-        // The server's downtime: a duration without a condition to wait for.
+        // The server's downtime. How long it lasts decides how the clients' delays spread, so the time itself is the
+        // subject here.
         std::thread::sleep(Duration::from_secs(2));
         crowd.expect_a_wave();
         let mut server = Backend::start(lab.server_ns(), addr, Duration::from_secs(8));

@@ -1,25 +1,24 @@
 //! The connections of one measurement, and the processes that hold them.
 
 use std::{
-    env,
-    io::{BufRead, BufReader, Write},
     net::SocketAddr,
-    process::{ChildStdin, ChildStdout, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
-use lab::{Namespace, Process};
-use rustix::process::Signal;
+use anyhow::{Context, Result};
+use lab::Namespace;
 
-use super::worker::MOST;
+use super::{
+    worker::MOST,
+    worker_process::{WorkerProcess, this_program},
+};
 use crate::progress::Progress;
 
 /// Many connections on loopback, in their own network. Dropping this value ends them.
 #[derive(Debug)]
 pub(super) struct Crowd {
-    workers: Vec<Worker>,
+    workers: Vec<WorkerProcess>,
     connections: usize,
     /// Dropped after the processes with sockets in it.
     _namespace: Namespace,
@@ -39,7 +38,10 @@ impl Crowd {
     pub(super) fn new(connections: usize) -> Result<Self> {
         let namespace = Namespace::loopback()?;
         let workers = (0..connections.div_ceil(MOST))
-            .map(|index| Worker::start(&namespace, index))
+            .map(|index| {
+                let mut command = namespace.command(&this_program()?.to_string_lossy());
+                WorkerProcess::start(command.args(["scale-worker", &index.to_string()]))
+            })
             .collect::<Result<_>>()?;
         Ok(Self {
             workers,
@@ -129,11 +131,7 @@ impl Crowd {
 
 impl Drop for Crowd {
     fn drop(&mut self) {
-        // Notifies all of them first, because each takes a while to close its sockets, and then
-        // waits for each. A worker that can't be notified has already ended.
-        for worker in &mut self.workers {
-            let _ = worker.process.signal(Signal::KILL);
-        }
+        WorkerProcess::end_all(&mut self.workers);
     }
 }
 
@@ -146,55 +144,8 @@ fn death(line: &str) -> Option<Death> {
 }
 
 /// `total` in `parts` that differ by at most one.
-fn split(total: usize, parts: usize) -> impl Iterator<Item = usize> {
+pub(super) fn split(total: usize, parts: usize) -> impl Iterator<Item = usize> {
     (0..parts).map(move |part| total / parts + usize::from(part < total % parts))
-}
-
-/// A process that runs `worker.rs`.
-#[derive(Debug)]
-struct Worker {
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
-    process: Process,
-}
-
-impl Worker {
-    fn start(namespace: &Namespace, index: usize) -> Result<Self> {
-        let this = env::current_exe().context("cannot find this program")?;
-        let mut command = namespace.command(&this.to_string_lossy());
-        command
-            .args(["scale-worker", &index.to_string()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
-        let mut process = Process::spawn(&mut command)?;
-        let child = process.child_mut();
-        let (input, output) = (child.stdin.take(), child.stdout.take());
-        Ok(Self {
-            input: input.context("a worker without input")?,
-            output: BufReader::new(output.context("a worker without output")?),
-            process,
-        })
-    }
-
-    fn send(&mut self, line: &str) -> Result<()> {
-        writeln!(self.input, "{line}").context("a worker has ended")
-    }
-
-    fn line(&mut self) -> Result<String> {
-        let mut line = String::new();
-        if self.output.read_line(&mut line)? == 0 {
-            bail!("a worker has ended");
-        }
-        Ok(line.trim_end().to_owned())
-    }
-
-    fn expect(&mut self, line: &str) -> Result<()> {
-        let said = self.line()?;
-        if said != line {
-            bail!("a worker says `{said}` instead of `{line}`");
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -35,9 +35,18 @@ impl CpuTime {
 
 /// Resident memory of a process in bytes.
 pub(super) fn resident_bytes(pid: u32) -> Result<u64> {
+    memory_status(pid, "VmRSS:")
+}
+
+/// The most that its resident memory has ever been.
+pub(super) fn peak_bytes(pid: u32) -> Result<u64> {
+    memory_status(pid, "VmHWM:")
+}
+
+fn memory_status(pid: u32, name: &str) -> Result<u64> {
     let path = format!("/proc/{pid}/status");
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-    kib_of(&text, "VmRSS:").with_context(|| format!("no VmRSS in {path}"))
+    kib_of(&text, name).with_context(|| format!("no {name} in {path}"))
 }
 
 /// Available memory in bytes.
@@ -90,7 +99,8 @@ mod tests {
         let pid = std::process::id();
         let cpu = CpuTime::of(pid).unwrap();
         assert!(cpu.main_thread <= cpu.process);
-        assert!(resident_bytes(pid).unwrap() > 100_000);
+        let resident = resident_bytes(pid).unwrap();
+        assert!(resident > 100_000 && resident <= peak_bytes(pid).unwrap());
         assert!(available_bytes().unwrap() > 0);
     }
 }

@@ -32,7 +32,7 @@ const REPORTED_WITHIN: Duration = Duration::from_secs(15);
 /// With a million connections the first scan covers two million sockets.
 const READY_LIMIT: Duration = Duration::from_secs(120);
 
-const STOP_LIMIT: Duration = Duration::from_secs(30);
+pub(super) const STOP_LIMIT: Duration = Duration::from_secs(30);
 
 const LOST: &str = "wsmon_events_lost_total";
 
@@ -270,7 +270,8 @@ fn end(daemon: &mut Daemon) -> Result<()> {
     Ok(())
 }
 
-fn lost(metrics: &Metrics) -> Vec<(String, f64)> {
+/// The losses that wsmon reports, by series.
+pub(super) fn lost(metrics: &Metrics) -> Vec<(String, f64)> {
     metrics
         .iter()
         .filter(|(series, value)| series.name == LOST && *value > 0.0)

@@ -18,8 +18,8 @@ use super::crowd::Death;
 /// A standing verdict.
 #[derive(Clone, Debug)]
 pub(super) struct Verdict {
-    peer: SocketAddr,
-    kind: String,
+    pub(super) peer: SocketAddr,
+    pub(super) kind: String,
     at: SystemTime,
 }
 

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs, uses, upgrades, removes and purges the package as an administrator does, in this order: each test
-# needs those before it, and the first failure ends the run. Reports like init.sh of the other guests, in the
+# Installs, uses, upgrades, removes and purges the Debian package, then the rpm, as an administrator does, in this
+# order: each test needs those before it, and the first failure ends the run. Reports like init.sh of the other guests, in the
 # words of a Rust test.
 set -u
 cd /run/test
@@ -19,6 +19,10 @@ the_unit_is_confined
 an_upgrade_keeps_configuration_state_and_enablement
 removal_keeps_configuration_and_state
 a_purge_leaves_nothing
+the_rpm_installs_and_starts_nothing
+the_rpm_starts_and_finds_the_connection
+an_update_of_the_rpm_keeps_configuration_and_restarts
+removal_of_the_rpm_keeps_configuration_and_state
 "
 config=/etc/wsmon.toml
 state=/var/lib/wsmon/state.json
@@ -122,6 +126,46 @@ a_purge_leaves_nothing() {
     apt-get purge --yes wsmon
     list_files >after
     diff before after
+}
+
+the_rpm_installs_and_starts_nothing() {
+    rpm_of --install ./wsmon.rpm
+    equal "$(rpm_of --verify wsmon)" ""
+    getent group wsmon
+    refused systemctl is-enabled wsmon
+    refused systemctl is-active wsmon
+}
+
+the_rpm_starts_and_finds_the_connection() {
+    configure 2s
+    systemctl enable --now wsmon
+    wait_for listed "$(cat peer)" --zombies
+}
+
+an_update_of_the_rpm_keeps_configuration_and_restarts() {
+    before=$(main_pid)
+    cp "$config" configured
+    rpm_of --upgrade ./newer.rpm
+    equal "$(rpm_of --query --queryformat '%{RELEASE}' wsmon)" 2
+    cmp configured "$config"
+    equal "$(systemctl is-enabled wsmon)" enabled
+    equal "$(systemctl is-active wsmon)" active
+    refused test "$(main_pid)" = "$before"
+    wait_for listed "$(cat peer)" --zombies
+}
+
+removal_of_the_rpm_keeps_configuration_and_state() {
+    rpm_of --erase wsmon
+    refused command -v wsmon
+    refused test -e /run/wsmon.sock
+    refused systemctl is-active wsmon
+    cmp configured "$config.rpmsave"
+    test -s "$state"
+}
+
+# Debian's rpm refuses to change a Debian system otherwise, and does not know that systemd is installed.
+rpm_of() {
+    rpm --force-debian --nodeps "$@"
 }
 
 # The configuration with this idle timeout. Without a unit it is wrong.

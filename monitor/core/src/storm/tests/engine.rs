@@ -46,6 +46,7 @@ fn a_thrashing_client_is_reported_and_a_thousand_share_one_line() {
     for clients in [1_usize, 1_000] {
         let mut storm = engine();
         let mut emitted = Vec::new();
+        let mut most = 0;
         for n in 0..clients * 6 {
             let now = 10.0 + n as f64 * 40.0 / (clients * 6) as f64;
             let client = address(n % clients);
@@ -58,8 +59,17 @@ fn a_thrashing_client_is_reported_and_a_thousand_share_one_line() {
             };
             storm.departed(&departure, 500);
             emitted.extend(std::iter::from_fn(|| storm.poll_alert()));
+            most = most.max(storm.thrashing_clients());
         }
+        // Not all of a thousand had thrashed at the last evaluation.
+        assert!(
+            (clients as u64).div_ceil(2) <= most && most <= clients as u64,
+            "{most}"
+        );
+        sim::run(&mut storm, at(80.0), &mut emitted);
+        assert_eq!(storm.thrashing_clients(), clients as u64);
         sim::run(&mut storm, at(300.0), &mut emitted);
+        assert_eq!(storm.thrashing_clients(), 0);
         let reported = sim::thrashes(&emitted);
         assert!(reported.len() <= 4, "{reported:?}");
         assert_eq!(

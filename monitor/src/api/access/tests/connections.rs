@@ -1,5 +1,7 @@
 //! What a client may take: the number of connections, and time.
 
+use std::time::Instant;
+
 use super::*;
 
 /// A limit that a test can wait for.

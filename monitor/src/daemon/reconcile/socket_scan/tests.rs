@@ -7,7 +7,7 @@ use rustix::net::sockopt::{set_socket_linger, socket_cookie};
 use super::*;
 use crate::{
     config::listeners::PortRange,
-    kernel::testing::{Connection, Namespace},
+    kernel::testing::{Connection, Namespace, without_proc},
 };
 use monitor_core::{
     ListenerId, ListenerRules,
@@ -28,8 +28,7 @@ fn a_target_found_twice_or_an_unknown_socket_is_not_missing() {
 struct Scanner {
     listeners: [ListenerConfig; 1],
     known: Vec<Facts>,
-    locations: Locations,
-    presence: Presence,
+    memory: ScanMemory,
     send_queues: SendQueues,
     may_search_everywhere: bool,
 }
@@ -48,8 +47,7 @@ impl Scanner {
                 remote: false,
             }],
             known: known.iter().map(|it| facts(&it.server)).collect(),
-            locations: Locations::default(),
-            presence: Presence::default(),
+            memory: ScanMemory::default(),
             send_queues: SendQueues::default(),
             may_search_everywhere: true,
         }
@@ -57,6 +55,12 @@ impl Scanner {
 
     /// A scan that searches everywhere, or only if it must.
     fn scan(&mut self, everywhere: bool) -> ScannedSockets {
+        let scanned = self.try_scan(everywhere).unwrap();
+        self.send_queues = scanned.send_queues.clone();
+        scanned
+    }
+
+    fn try_scan(&mut self, everywhere: bool) -> Result<ScannedSockets, NetNsError> {
         let known = self.known.clone();
         let lookup = move |conn| known.iter().find(|facts| facts.conn == conn).cloned();
         let targets = ScanTargets {
@@ -66,15 +70,9 @@ impl Scanner {
             known: self.known.iter().map(|facts| facts.conn).collect(),
             lookup: Some(Box::new(lookup)),
             may_search_everywhere: self.may_search_everywhere,
-            locations: std::mem::take(&mut self.locations),
-            presence: std::mem::take(&mut self.presence),
             send_queues: self.send_queues.clone(),
         };
-        let mut scanned = scan_host(&self.listeners, targets).unwrap();
-        self.locations = std::mem::take(&mut scanned.locations);
-        self.presence = std::mem::take(&mut scanned.presence);
-        self.send_queues = scanned.send_queues.clone();
-        scanned
+        scan_host(&self.listeners, targets, &mut self.memory)
     }
 
     /// Scans until a scan is complete.
@@ -94,8 +92,7 @@ impl Scanner {
     fn first_scan(&mut self) -> ScannedSockets {
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
-            self.locations = Locations::default();
-            self.presence = Presence::default();
+            self.memory = ScanMemory::default();
             let scanned = self.scan(false);
             if scanned.complete {
                 return scanned;
@@ -171,6 +168,27 @@ fn a_missed_connection_is_not_sought_everywhere_before_that_is_allowed() {
     }
     scanner.may_search_everywhere = true;
     assert_eq!(scanner.complete_scan(false).missed, []);
+}
+
+#[test]
+#[ignore = "needs root: makes a network namespace, changes the root directory of a thread"]
+fn after_a_scan_that_fails_the_next_one_knows_where_the_connections_are() {
+    let namespace = Namespace::new();
+    let [open, closed] = [(), ()].map(|()| namespace.connect("127.0.0.1:0", "127.0.0.1:0"));
+    let mut scanner = Scanner::new(&[&open, &closed]);
+    assert_eq!(scanner.complete_scan(true).missed, []);
+    let failed = without_proc(|| scanner.try_scan(false));
+    assert!(matches!(failed, Err(NetNsError::Proc(_))), "{failed:?}");
+
+    // Nothing listens on their ports, so a scan that has forgotten their namespace does not find them.
+    assert_eq!(scanner.complete_scan(false).missed, []);
+    let dead = conn(&closed.server);
+    abort(closed);
+    assert_eq!(scanner.complete_scan(true).missed, [dead]);
+    let failed = without_proc(|| scanner.try_scan(true));
+    assert!(matches!(failed, Err(NetNsError::Proc(_))), "{failed:?}");
+    // The search before the failed scan counts, so one more is enough.
+    assert_eq!(scanner.complete_scan(true).gone, [dead]);
 }
 
 #[test]

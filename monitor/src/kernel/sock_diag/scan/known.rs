@@ -6,7 +6,7 @@
 //! What this misses, the caller lets the next scan seek in all namespaces, by `everywhere`.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     time::Duration,
 };
 
@@ -60,7 +60,8 @@ pub struct KnownConnections<'a> {
 /// Finds the listening sockets, and calls `visit` with the sockets of known connections and perhaps of
 /// others. Returns the fate of each known connection, in their order.
 ///
-/// Fails only if the namespaces cannot even be listed.
+/// Fails only if the namespaces cannot be listed or no thread can be started. The locations that were not read
+/// again stay as they were.
 pub fn known_connections(
     listeners: &[ListenerConfig],
     known: &KnownConnections<'_>,
@@ -78,17 +79,12 @@ pub fn known_connections(
         visit,
     };
     // A connection of a namespace that is gone has no location.
-    search
-        .last
-        .retain(|netns, _| found.iter().any(|found| found.id() == *netns));
-    let later = search.first_walk(&found, known.everywhere, &mut scan)?;
-    if known.everywhere {
-        search.settle_all();
-    } else {
-        let unplaced = search.unplaced(known.lookup);
-        search.second_walk(&later, unplaced, locations, &mut scan)?;
+    let exists: HashSet<_> = found.iter().map(NetNs::id).collect();
+    search.last.retain(|netns, _| exists.contains(netns));
+    let walked = search.read(&found, known, locations, &mut scan);
+    if walked.is_ok() {
+        locations.measure(&scan, search.query_cost);
     }
-    locations.measure(&scan, search.query_cost);
     for (netns, keys) in search.found {
         locations.set(netns, keys);
     }
@@ -96,7 +92,7 @@ pub fn known_connections(
     for (netns, located) in search.last {
         locations.keep(netns, located);
     }
-    Ok((scan, search.fates))
+    walked.map(|()| (scan, search.fates))
 }
 
 /// A namespace whose connections were not read by the first walk.
@@ -118,6 +114,23 @@ struct Search<'a, V> {
 }
 
 impl<V: FnMut(&ScannedSocket<'_>) + Send> Search<'_, V> {
+    /// Reads the listening sockets of all namespaces, and the connections where a known one may be.
+    fn read(
+        &mut self,
+        namespaces: &[NetNs],
+        known: &KnownConnections<'_>,
+        locations: &Locations,
+        scan: &mut Scan,
+    ) -> Result<(), NetNsError> {
+        let later = self.first_walk(namespaces, known.everywhere, scan)?;
+        if known.everywhere {
+            self.settle_all();
+            return Ok(());
+        }
+        let unplaced = self.unplaced(known.lookup);
+        self.second_walk(&later, unplaced, locations, scan)
+    }
+
     /// Reads the listening sockets of all namespaces, and dumps those with many connections, or all.
     fn first_walk<'n>(
         &mut self,

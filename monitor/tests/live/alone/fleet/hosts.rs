@@ -24,7 +24,7 @@ pub(super) struct Host {
 }
 
 impl Host {
-    pub(super) fn start(name: &'static str) -> Self {
+    pub(super) fn start(name: &'static str, alertmanager: &str) -> Self {
         let lab = Lab::new().unwrap();
         let start = || Server::start(lab.server_ns(), lab.server_addr(fresh_port())).unwrap();
         let (chat, feed) = (start(), start());
@@ -46,6 +46,10 @@ impl Host {
                 "--pod-logs",
                 folder.path().to_str().unwrap(),
             ]);
+        }
+        if name == "c" {
+            // Also posts its alerts itself.
+            flags.extend(["--alertmanager", alertmanager, "--instance", name]);
         }
         let watch = Watch::start(&flags);
         Self {
