@@ -7,6 +7,7 @@ mod btf_file;
 mod pcap;
 mod ring_record;
 mod segment;
+mod tls_records;
 
 use std::path::{Path, PathBuf};
 
@@ -48,6 +49,7 @@ pub fn all() -> Vec<Seed> {
         .chain(of("pcap", pcap::recordings()))
         .chain(of("ring_record", ring_record::records()))
         .chain(of("segment", segment::scripts()))
+        .chain(of("tls_records", tls_records::connections()))
         .collect()
 }
 

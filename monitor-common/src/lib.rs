@@ -38,6 +38,7 @@ pub mod segment;
 pub mod snapshot;
 pub mod stats;
 pub mod stream;
+pub mod tls;
 mod window;
 
 pub use direction::Direction;

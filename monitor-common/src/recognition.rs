@@ -187,7 +187,13 @@ impl Flow {
 
     /// Counts the connection as watched from now on.
     #[inline(always)]
-    fn open(&mut self, direction: Direction, protocol: u8, now: u64, stats: &mut ListenerStats) {
+    pub(crate) fn open(
+        &mut self,
+        direction: Direction,
+        protocol: u8,
+        now: u64,
+        stats: &mut ListenerStats,
+    ) {
         let s = &mut self.snapshot;
         s.protocol = protocol;
         s.opened_at = now;

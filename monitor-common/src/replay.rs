@@ -18,6 +18,7 @@ use crate::{
     segment::{Segment, after, tcp_flags},
     stats::ListenerStats,
     stream::{MAX_STEPS, Payload, Step},
+    tls::{RECORD_STEPS, RecordHeader, RecordStep, TlsFlow},
 };
 
 /// One connection: the contents of a socket's storages in the kernel.
@@ -25,6 +26,8 @@ use crate::{
 pub struct Connection {
     pub flow: Flow,
     pub totals: ConnectionTotals,
+    /// From the first TLS record on.
+    tls: Option<Box<TlsFlow>>,
     /// By [`Direction`].
     holes: [Option<Box<Holes>>; 2],
     /// By [`Direction`], if segments are put in order first.
@@ -77,6 +80,7 @@ impl Connection {
     pub const EMPTY: Self = Self {
         flow: Flow::EMPTY,
         totals: ConnectionTotals::EMPTY,
+        tls: None,
         holes: [None, None],
         queues: None,
     };
@@ -251,15 +255,17 @@ impl SegmentWalk<'_> {
 
     /// Runs the walk, now or when the missing bytes have arrived.
     fn pass(&mut self, connection: &mut Connection) {
-        let Connection { flow, holes, .. } = connection;
+        let Connection {
+            flow, tls, holes, ..
+        } = connection;
         let (direction, segment) = (self.direction, self.segment);
         let holes = &mut holes[direction.index()];
+        let mut skip = 0;
         if flow.is_undecided(direction, segment) {
             let len = segment.payload_len;
-            let skip = match flow.may_be_proxied(direction) {
-                true => ProxyHeader::len_in(&self.payload, len),
-                false => 0,
-            };
+            if flow.may_be_proxied(direction) {
+                skip = ProxyHeader::len_in(&self.payload, len);
+            }
             let (rest, len) = (self.payload.behind(skip), len - skip);
             self.taken.head_at = skip;
             let recognised = flow.recognise(
@@ -273,6 +279,9 @@ impl SegmentWalk<'_> {
             );
             self.taken.head = recognised.head;
             self.count_unsynced(direction.opposite(), recognised.unsynced_bytes);
+        }
+        if flow.may_have_records() {
+            self.pass_records(flow, tls, skip);
         }
         let mut place = self.place(flow, true);
         if place == SegmentPlace::Ahead {
@@ -328,6 +337,33 @@ impl SegmentWalk<'_> {
         let left = walk.abandon(at, begin, len);
         self.taken.too_long = left > 0;
         self.count_unsynced(self.direction, left.into());
+    }
+
+    /// Walks over the TLS records of the segment, which begin after `skip` bytes.
+    fn pass_records(&mut self, flow: &mut Flow, tls: &mut Option<Box<TlsFlow>>, skip: u32) {
+        let payload = self.payload.behind(skip);
+        let len = self.segment.payload_len - skip;
+        if tls.is_none() && !RecordHeader::may_begin(&payload, len) {
+            return;
+        }
+        let tls = tls.get_or_insert_with(|| Box::new(TlsFlow::EMPTY));
+        let seq = self.segment.payload_seq().wrapping_add(skip);
+        let Some(begin) = tls.walk_mut(self.direction).place(seq, len) else {
+            return;
+        };
+        let mut at = begin;
+        for _ in 0..RECORD_STEPS {
+            let walk = tls.walk_mut(self.direction);
+            match walk.step(&mut at, begin, len, &payload) {
+                RecordStep::End => return,
+                RecordStep::Again => {}
+                RecordStep::Hello(fact) => flow.tls_hello(tls, fact),
+                RecordStep::Record(header) => {
+                    flow.tls_record(tls, self.direction, &header, self.now, self.stats);
+                }
+            }
+        }
+        tls.walk_mut(self.direction).lose_sync();
     }
 
     fn walk_pending_run(&mut self, flow: &Flow, holes: &mut Holes, begin: u32) {

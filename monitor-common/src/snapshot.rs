@@ -8,6 +8,7 @@ use crate::{
     Direction,
     event::CloseHow,
     moment::{Moment, TICK},
+    tls::TlsFacts,
 };
 
 /// The protocol of a flow, if known.
@@ -90,7 +91,8 @@ pub struct Snapshot {
     pub listener: u8,
     /// A [`multipath`].
     pub multipath: u8,
-    /// The first close frame's code; 0 = none.
+    /// The first close frame's code; 0 = none. Of a TLS connection, which shows no close frames, see
+    /// [`Snapshot::tls`].
     pub close_code: u16,
     /// 4 or 6; 0 = no packet seen yet.
     pub ip_version: u8,
@@ -329,6 +331,22 @@ impl Snapshot {
             return 0;
         }
         first.saturating_add(self.second_try_after as u64 * TICK)
+    }
+
+    /// What is known of a TLS connection; `None` of others, and while no record was recognised.
+    #[inline(always)]
+    pub const fn tls(&self) -> Option<TlsFacts> {
+        let facts = TlsFacts(self.close_code);
+        if self.protocol == protocol::OPAQUE && facts.is_followed() {
+            Some(facts)
+        } else {
+            None
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) const fn set_tls(&mut self, facts: TlsFacts) {
+        self.close_code = facts.0;
     }
 
     /// The length of the last idle gap, nanoseconds, rounded down to a tick.

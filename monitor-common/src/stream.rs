@@ -19,7 +19,7 @@ pub use trial::ENOUGH;
 pub const MAX_STEPS: u32 = 16_384;
 
 /// A sequence number further ahead than the largest window (RFC 7323 §2.3) does not belong to this stream.
-const MAX_WINDOW: u32 = 1 << 30;
+pub(crate) const MAX_WINDOW: u32 = 1 << 30;
 
 /// Consecutive illegal headers after which a direction is not WebSocket, even if it was followed from its
 /// first byte.

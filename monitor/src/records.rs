@@ -35,6 +35,7 @@ pub mod recording_summary;
 pub mod search;
 pub mod skipped;
 pub mod status;
+pub mod tls;
 pub mod transitions;
 pub mod verdict_text;
 pub mod warning;

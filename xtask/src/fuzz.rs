@@ -74,6 +74,8 @@ enum Target {
     RingRecord,
     /// The packet logic, with segments cut, lost, late, doubled and forged
     Segment,
+    /// Heartbeats inferred from TLS records, with any sizes, times, losses and garbage
+    TlsRecords,
 }
 
 impl Target {
@@ -86,7 +88,7 @@ impl Target {
     const fn brief_runs(self) -> u32 {
         match self {
             Self::FrameHeader => 1_000_000,
-            Self::Handshake | Self::Pcap | Self::Segment => 20_000,
+            Self::Handshake | Self::Pcap | Self::Segment | Self::TlsRecords => 20_000,
             Self::BtfFile | Self::RingRecord => 200_000,
         }
     }

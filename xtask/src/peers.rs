@@ -1,6 +1,7 @@
 //! The WebSocket implementations that live tests talk to, at the versions locked in
-//! `testdata/peers`: node's `ws` in `target/peers/node_modules`, Python's `websockets` in
+//! `testdata/peers`: node's `ws` in `target/peers/node_modules`, Python's `websockets` and `aiohttp` in
 //! `target/peers/venv`. The latter also has Prometheus' Python client, whose parser checks expositions.
+//! The servers in Go and Java, whose libraries are Debian's, are in `target/peers/compiled`.
 
 use std::{
     fs,
@@ -30,18 +31,39 @@ pub(crate) fn install(steps: &Steps) -> Result<()> {
     steps.write(&stamp, &wanted)
 }
 
-/// The virtual environment in `target/peers` with the packages for `cargo xtask record` only.
-const RECORDING_VENV: &str = "recording";
+/// The sources of [`compile`].
+const GORILLA: &str = "gorilla_server.go";
+const JSSE: &str = "JsseServer.java";
 
-/// Installs the packages locked in `testdata/recordings/scripts` in addition to [`install`].
+/// Where Debian's packages of Go libraries have their sources.
+const GO_PATH: &str = "/usr/share/gocode";
+
+/// Compiles the servers in Go and Java, unless this folder already has them.
 ///
 /// # Errors
-/// If npm or pip fails.
-pub(crate) fn install_for_recording(steps: &Steps) -> Result<()> {
-    install(steps)?;
-    let lock = workspace::root().join("testdata/recordings/scripts/requirements.txt");
-    let venv = workspace::root().join("target/peers").join(RECORDING_VENV);
-    virtual_environment(steps, &venv, &lock)
+/// If a compiler fails.
+pub(crate) fn compile(steps: &Steps) -> Result<()> {
+    let sources = workspace::root().join("testdata/peers");
+    let folder = workspace::root().join("target/peers/compiled");
+    let stamp = folder.join("stamp");
+    let (gorilla, jsse) = (sources.join(GORILLA), sources.join(JSSE));
+    let wanted = sha256(&[read(&gorilla)?, read(&jsse)?].concat());
+    if fs::read_to_string(&stamp).is_ok_and(|compiled| compiled == wanted) {
+        steps.there("servers in Go and Java", "target/peers/compiled");
+        return Ok(());
+    }
+    steps.step(
+        Command::new("go")
+            .args(["build", "-o"])
+            .arg(folder.join("gorilla_server"))
+            .arg(gorilla)
+            // Debian's sources instead of modules from the network.
+            .env("GO111MODULE", "off")
+            .env("GOPATH", GO_PATH)
+            .env("GOCACHE", folder.join("go-cache")),
+    )?;
+    steps.step(Command::new("javac").arg("-d").arg(&folder).arg(jsse))?;
+    steps.write(&stamp, &wanted)
 }
 
 /// Makes a virtual environment of Python, with the packages of a requirements file.

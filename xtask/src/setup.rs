@@ -92,8 +92,7 @@ pub(crate) fn bench_quietly() -> Result<()> {
 pub(crate) fn recording_quietly() -> Result<()> {
     let steps = Steps::quiet();
     tests(&steps)?;
-    steps.programs(&[TCPDUMP, ("editcap", "wireshark-common")])?;
-    peers::install_for_recording(&steps)
+    steps.programs(&[("editcap", "wireshark-common")])
 }
 
 /// What `cargo xtask page` uses, silent about what is already there. No test needs it, because the
@@ -148,6 +147,8 @@ const NFT: (&str, &str) = ("nft", "nftables");
 const TCPDUMP: (&str, &str) = ("tcpdump", "tcpdump");
 const NODE: (&str, &str) = ("node", "nodejs");
 const NPM: (&str, &str) = ("npm", "npm");
+/// Go's gorilla/websocket, as sources.
+const GORILLA: &str = "golang-github-gorilla-websocket-dev";
 /// Those of the tests without root.
 const OF_USER_TESTS: [(&str, &str); 9] = [
     ("c++", "g++"),
@@ -229,6 +230,21 @@ impl Steps {
             match workspace::on_path(program) {
                 Some(path) => self.there(program, &path.display().to_string()),
                 None => missing.push(*package),
+            }
+        }
+        self.packages(&missing)
+    }
+
+    /// Installs those of these Debian packages that are missing.
+    ///
+    /// # Errors
+    /// As [`packages`](Self::packages).
+    fn libraries(&self, packages: &[&'static str]) -> Result<()> {
+        let mut missing = Vec::new();
+        for package in packages {
+            match is_package_installed(package) {
+                true => self.there(package, "installed"),
+                false => missing.push(*package),
             }
         }
         self.packages(&missing)
@@ -388,11 +404,15 @@ fn tests(steps: &Steps) -> Result<()> {
         ("rpmbuild", "rpm"),
         ("lintian", "lintian"),
         ("curl", "curl"),
+        ("go", "golang-go"),
+        ("javac", "default-jdk-headless"),
     ];
     steps.programs(&[&OF_USER_TESTS[..], &tools].concat())?;
+    steps.libraries(&[GORILLA])?;
     cross_builds(steps)?;
     python(steps)?;
     peers::install(steps)?;
+    peers::compile(steps)?;
     chart::install(steps)
 }
 
@@ -417,11 +437,7 @@ fn python(steps: &Steps) -> Result<()> {
 fn cross_builds(steps: &Steps) -> Result<()> {
     for target in cross::TARGETS.iter().filter(|target| !target.is_native()) {
         steps.programs(&[(target.linker, target.linker_package)])?;
-        if is_package_installed(target.library_package) {
-            steps.there(target.library_package, "installed");
-        } else {
-            steps.packages(&[target.library_package])?;
-        }
+        steps.libraries(&[target.library_package])?;
         let what = format!("standard library for {}", target.name);
         if cross::has_standard_library(target.name) {
             steps.there(&what, "installed");

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+pub use monitor_common::tls::TlsFacts;
+
 use super::{event::CloseHow, facts::Facts, time::Ktime};
 
 /// One connection in full.
@@ -14,6 +16,8 @@ pub struct Detail {
     pub retransmits: u32,
     pub rx: DirectionTraffic,
     pub tx: DirectionTraffic,
+    /// Of a connection whose TLS records are followed.
+    pub tls: Option<TlsFacts>,
 }
 
 /// What one direction carried.
@@ -24,7 +28,7 @@ pub struct DirectionTraffic {
     /// Payload of frames; modulo 2⁴⁸ while the connection is open.
     pub payload_bytes: u64,
     pub last_data_frame: Option<Ktime>,
-    /// Sent in this direction.
+    /// Sent in this direction. Under TLS, here and below, those of an inferred heartbeat.
     pub pings: u32,
     pub pings_unanswered: u32,
     pub last_ping: Option<Ktime>,

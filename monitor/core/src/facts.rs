@@ -47,7 +47,7 @@ impl Role {
 pub enum Protocol {
     /// A `101 Switching Protocols` or a frame was seen.
     WebSocket,
-    /// TLS: frames are unknown; everything else works.
+    /// TLS: frames are unknown, pings are inferred; everything else works.
     Opaque,
     /// Older than the monitor, and silent or out of sync since.
     Assumed,
@@ -120,7 +120,8 @@ pub struct Facts {
     pub unanswered_transmissions: u32,
     /// When the first of them was sent.
     pub unanswered_since: Option<Ktime>,
-    /// Pings from this host without a pong.
+    /// Pings from this host without a pong. With [`Protocol::Opaque`], here and below, the pings of a
+    /// heartbeat that was inferred from TLS records.
     pub pings_unanswered: u32,
     /// The first try, as `unresponsive` calls it: when the first of those pings left after which
     /// the peer has sent no new payload, although it could have.

@@ -38,7 +38,7 @@ fn evidence(
             let limit = SecondsText(verdict.limit);
             let idle = idle_for(observation, verdict, silence);
             let path = format!("{idle} on a path that forgets after {limit} ({hop})");
-            if certainty == Certainty::Suspected {
+            if certainty < Certainty::Confirmed {
                 let open = ": no FIN, no RST; the application still thinks it is open";
                 return (path, open.to_owned());
             }
@@ -52,7 +52,7 @@ fn evidence(
             let waited = SecondsText(elapsed(facts.unacked_since, observation.now));
             let retransmits = CountedNoun(facts.retransmits.into(), "retransmission");
             let stuck = format!("{bytes} unacknowledged for {waited} after {retransmits}");
-            if certainty == Certainty::Suspected {
+            if certainty < Certainty::Confirmed {
                 let percent = observation.loss().ratio() * 100.0;
                 let chance = format!(
                     ", on a path where {percent:.0} % of the tries fail anyway: it may be chance"
@@ -64,10 +64,17 @@ fn evidence(
         (VerdictKind::Unresponsive, certainty) => {
             let pings = CountedNoun(facts.pings_unanswered.into(), "ping");
             let waited = SecondsText(elapsed(facts.first_try, observation.now));
-            let deaf =
-                format!("{pings} unanswered, and no data for {waited} while TCP acknowledges");
+            let source = match certainty {
+                Certainty::Inferred => ", by the sizes of TLS records",
+                Certainty::Suspected | Certainty::Confirmed => "",
+            };
+            let deaf = format!(
+                "{pings} unanswered{source}, and no data for {waited} while TCP acknowledges"
+            );
             match certainty {
-                Certainty::Suspected => (deaf, ": the client is busy, or gone"),
+                Certainty::Suspected | Certainty::Inferred => {
+                    (deaf, ": the client is busy, or gone")
+                }
                 Certainty::Confirmed => (deaf, ": a kernel or proxy is alive, the client is not"),
             }
         }
@@ -84,7 +91,7 @@ fn evidence(
                 ),
             }
         }
-        (VerdictKind::Stalled, Certainty::Suspected) => {
+        (VerdictKind::Stalled, Certainty::Suspected | Certainty::Inferred) => {
             let waited = SecondsText(elapsed(facts.own_window_closed_at, observation.now));
             let closed = format!("this host's window has been closed for {waited}");
             match facts.is_subflow {
@@ -121,7 +128,9 @@ fn evidence(
             });
             let closed = format!("the peer acknowledges with a closed window for {waited}{waits}");
             match certainty {
-                Certainty::Suspected => (closed, ": its application reads little or nothing"),
+                Certainty::Suspected | Certainty::Inferred => {
+                    (closed, ": its application reads little or nothing")
+                }
                 Certainty::Confirmed => (closed, ": its application does not read"),
             }
         }

@@ -275,6 +275,7 @@ mod tests {
     fn only_confirmed_deaths_are_reaped() {
         for &kind in VerdictKind::ALL {
             assert!(!may_be_reaped(&verdict(1, kind, Certainty::Suspected)));
+            assert!(!may_be_reaped(&verdict(1, kind, Certainty::Inferred)));
             let confirmed = may_be_reaped(&verdict(1, kind, Certainty::Confirmed));
             assert_eq!(confirmed, kind.is_death(), "{kind:?}");
         }

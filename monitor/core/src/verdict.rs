@@ -93,6 +93,8 @@ impl FromStr for VerdictKind {
 #[strum(serialize_all = "snake_case")]
 pub enum Certainty {
     Suspected,
+    /// It follows from the sizes and times of TLS records, whose content is unknown.
+    Inferred,
     Confirmed,
 }
 

@@ -18,6 +18,7 @@ pub fn detail(s: &Snapshot) -> Result<Detail, DecodeError> {
         retransmits: s.retransmits,
         rx: traffic(&s.rx, rtt_rx),
         tx: traffic(&s.tx, rtt_tx),
+        tls: s.tls(),
     })
 }
 

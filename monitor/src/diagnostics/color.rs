@@ -27,7 +27,7 @@ impl Color {
     pub fn of_certainty(certainty: &str) -> Option<Self> {
         match certainty {
             "confirmed" => Some(Self::Red),
-            "suspected" => Some(Self::Yellow),
+            "suspected" | "inferred" => Some(Self::Yellow),
             _ => None,
         }
     }
@@ -67,6 +67,7 @@ mod tests {
         let color = |certainty: Certainty| Color::of_certainty(certainty.as_str());
         assert_eq!(color(Certainty::Confirmed), Some(Color::Red));
         assert_eq!(color(Certainty::Suspected), Some(Color::Yellow));
+        assert_eq!(color(Certainty::Inferred), Some(Color::Yellow));
         assert_eq!(Color::of_certainty("-"), None);
         assert_eq!(Color::Red.paint("a"), "\x1b[31ma\x1b[0m");
     }

@@ -21,6 +21,7 @@ use super::{
     json,
     numbers::seconds,
     owner::OwnerRecord,
+    tls::TlsRecord,
 };
 use monitor_core::{
     AlertResolution, CloseHow, ConnId, Detail, Facts, Ktime, PastVerdict, detail::DirectionTraffic,
@@ -68,6 +69,8 @@ pub struct ConnectionSummary {
     pub longest_idle_gap_seconds: Option<f64>,
     /// By kind; only those that occurred.
     pub protocol_errors: Option<BTreeMap<&'static str, u64>>,
+    /// `None` unless its TLS records are followed.
+    pub tls: Option<TlsRecord>,
     /// In the order of their first end.
     pub verdicts: Vec<VerdictSummary>,
     /// `None` in a recording.
@@ -92,7 +95,7 @@ pub struct DirectionSummary {
     pub payload_bytes: Option<u64>,
     /// Stream bytes that could not be attributed to frames.
     pub unsynced_bytes: Option<u64>,
-    /// Pings sent in this direction.
+    /// Pings sent in this direction; under TLS, those of an inferred heartbeat.
     pub pings: Option<u32>,
     pub pings_unanswered: Option<u32>,
     /// Of the last answered ping in this direction.
@@ -187,6 +190,7 @@ impl ConnectionSummary {
                     .map(|error| (error.as_str(), totals.protocol_errors(*error)));
                 counts.filter(|(_, count)| *count > 0).collect()
             }),
+            tls: detail.and_then(TlsRecord::new),
             verdicts: source.verdicts.iter().map(VerdictSummary::from).collect(),
             owner: None,
             handshake: None,

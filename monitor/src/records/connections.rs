@@ -210,6 +210,7 @@ pub(crate) mod tests {
                 )
             },
             retransmits: 0,
+            tls: None,
             rx: DirectionTraffic {
                 frames: 3,
                 pings: 2,

@@ -19,6 +19,7 @@ use monitor::records::{
     recording_summary::{RecordingSummary, RecordingTraffic},
     skipped::{Skip, Skipped},
     status::{ListenerStatus, LossCount, StatusRecord, ZombieCounts},
+    tls::TlsRecord,
     transitions::TransitionRecord,
     warning::WarningRecord,
 };
@@ -330,6 +331,12 @@ fn transitions() -> Vec<TransitionRecord> {
 fn connection_summaries() -> [ConnectionSummary; 3] {
     let open = ConnectionSummary {
         close: None,
+        tls: Some(TlsRecord {
+            version: None,
+            heartbeat: "none",
+            refused_for: None,
+            heartbeat_interval_seconds: None,
+        }),
         ..connection_summary(true)
     };
     // The record of its end was lost.
@@ -376,6 +383,12 @@ fn connection_summary(full: bool) -> ConnectionSummary {
         retransmits_total: full.then_some(0),
         longest_idle_gap_seconds: full.then_some(1.0),
         protocol_errors: full.then(|| [("rsv", 1)].into()),
+        tls: full.then_some(TlsRecord {
+            version: Some("1.3"),
+            heartbeat: "learned",
+            refused_for: Some("h2"),
+            heartbeat_interval_seconds: Some(25.0),
+        }),
         verdicts: [None, Some("recovered")]
             .map(|resolution| VerdictSummary {
                 kind: "expired",

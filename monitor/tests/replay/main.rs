@@ -16,6 +16,7 @@ mod order;
 mod outgoing;
 mod packed;
 mod skipped;
+mod tls;
 mod verdicts;
 
 use std::{convert::Infallible, time::Duration};

@@ -1,5 +1,6 @@
-use std::{io, net::SocketAddr, process::ExitStatus, time::Duration};
+use std::{io, net::SocketAddr, path::PathBuf, process::ExitStatus, time::Duration};
 
+use rustls::pki_types::pem;
 use tokio_tungstenite::tungstenite;
 
 /// Why the lab could not do something. The cause is in `source`.
@@ -13,6 +14,9 @@ pub enum LabError {
         program: &'static str,
         package: &'static str,
     },
+
+    #[error("{} is missing: cargo xtask setup --tests", .0.display())]
+    MissingPeer(PathBuf),
 
     #[error("`{command}` failed: {stderr}")]
     Command { command: String, stderr: String },
@@ -37,6 +41,15 @@ pub enum LabError {
         peer: SocketAddr,
         source: Box<tungstenite::Error>,
     },
+
+    #[error("cannot make a certificate")]
+    Certificate(#[from] rcgen::Error),
+
+    #[error("cannot read a certificate or its key")]
+    Pem(#[from] pem::Error),
+
+    #[error("cannot configure TLS")]
+    Tls(#[from] rustls::Error),
 
     #[error("the server knows no open connection from {0}")]
     UnknownPeer(SocketAddr),

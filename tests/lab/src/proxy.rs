@@ -1,15 +1,12 @@
 //! Middleboxes that terminate TCP: real proxies, configured with their idle limit.
 
 use std::{
-    fs,
     net::{SocketAddr, TcpStream},
-    path::PathBuf,
-    process::{self, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
+    process::Stdio,
     time::Duration,
 };
 
-use crate::{LabError, Namespace, Process, command, wait_until};
+use crate::{Certificate, LabError, Namespace, Process, command, folder::Folder, wait_until};
 
 const START_LIMIT: Duration = Duration::from_secs(20);
 
@@ -34,19 +31,50 @@ impl Proxy {
         to: SocketAddr,
         read_timeout: Duration,
     ) -> Result<Self, LabError> {
+        Self::start_nginx(namespace, at, to, read_timeout, None)
+    }
+
+    /// The same, with TLS 1.2 and 1.3 between the clients and nginx.
+    ///
+    /// # Errors
+    /// As [`nginx`](Self::nginx).
+    pub fn nginx_tls(
+        namespace: &Namespace,
+        at: SocketAddr,
+        to: SocketAddr,
+        read_timeout: Duration,
+        certificate: &Certificate,
+    ) -> Result<Self, LabError> {
+        Self::start_nginx(namespace, at, to, read_timeout, Some(certificate))
+    }
+
+    fn start_nginx(
+        namespace: &Namespace,
+        at: SocketAddr,
+        to: SocketAddr,
+        read_timeout: Duration,
+        certificate: Option<&Certificate>,
+    ) -> Result<Self, LabError> {
         command::require(&[("nginx", "nginx-light")])?;
-        let folder = Folder::new()?;
-        let shown = folder.0.display();
+        let tls = certificate.map_or_else(String::new, |certificate| {
+            let (chain, key) = (certificate.chain().display(), certificate.key().display());
+            format!(
+                " ssl; ssl_certificate {chain}; ssl_certificate_key {key};
+                 ssl_protocols TLSv1.2 TLSv1.3"
+            )
+        });
+        let folder = Folder::new("nginx")?;
+        let shown = folder.path().display();
         let milliseconds = read_timeout.as_millis();
         let config = format!(
             "daemon off; master_process off; pid {shown}/nginx.pid; error_log stderr crit;
-             events {{}}
+             events {{ worker_connections 8192; }}
              http {{
                access_log off;
                client_body_temp_path {shown}; proxy_temp_path {shown};
                fastcgi_temp_path {shown}; uwsgi_temp_path {shown}; scgi_temp_path {shown};
                server {{
-                 listen {at};
+                 listen {at}{tls};
                  location / {{
                    proxy_pass http://{to};
                    proxy_http_version 1.1;
@@ -63,7 +91,7 @@ impl Proxy {
             at,
             folder,
             "nginx",
-            &["-e", "stderr", "-c", &file],
+            &["-e", "stderr", "-c", &file.to_string_lossy()],
         )
     }
 
@@ -78,7 +106,34 @@ impl Proxy {
         to: SocketAddr,
         tunnel: Duration,
     ) -> Result<Self, LabError> {
+        Self::start_haproxy(namespace, at, to, tunnel, None)
+    }
+
+    /// The same, with TLS 1.2 and 1.3 between the clients and haproxy.
+    ///
+    /// # Errors
+    /// As [`nginx`](Self::nginx).
+    pub fn haproxy_tls(
+        namespace: &Namespace,
+        at: SocketAddr,
+        to: SocketAddr,
+        tunnel: Duration,
+        certificate: &Certificate,
+    ) -> Result<Self, LabError> {
+        Self::start_haproxy(namespace, at, to, tunnel, Some(certificate))
+    }
+
+    fn start_haproxy(
+        namespace: &Namespace,
+        at: SocketAddr,
+        to: SocketAddr,
+        tunnel: Duration,
+        certificate: Option<&Certificate>,
+    ) -> Result<Self, LabError> {
         command::require(&[("haproxy", "haproxy")])?;
+        let tls = certificate.map_or_else(String::new, |certificate| {
+            format!(" ssl crt {}", certificate.chain_and_key().display())
+        });
         let milliseconds = tunnel.as_millis();
         let config = format!(
             "defaults
@@ -88,19 +143,19 @@ impl Proxy {
                timeout server 30s
                timeout tunnel {milliseconds}ms
              frontend websocket
-               bind {at}
+               bind {at}{tls}
                default_backend servers
              backend servers
                server one {to}\n"
         );
-        let folder = Folder::new()?;
+        let folder = Folder::new("haproxy")?;
         let file = folder.write("haproxy.cfg", &config)?;
         Self::start(
             namespace,
             at,
             folder,
             "haproxy",
-            &["-q", "-db", "-f", &file],
+            &["-q", "-db", "-f", &file.to_string_lossy()],
         )
     }
 
@@ -127,34 +182,5 @@ impl Proxy {
             _folder: folder,
             addr,
         })
-    }
-}
-
-/// Holds the configuration and the files that the proxy writes.
-#[derive(Debug)]
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Result<Self, LabError> {
-        static TAKEN: AtomicU32 = AtomicU32::new(0);
-        let taken = TAKEN.fetch_add(1, Ordering::Relaxed);
-        let folder =
-            std::env::temp_dir().join(format!("wsmon-lab-proxy-{}-{taken}", process::id()));
-        fs::create_dir_all(&folder)
-            .map_err(LabError::io(format!("create {}", folder.display())))?;
-        Ok(Self(folder))
-    }
-
-    fn write(&self, name: &str, content: &str) -> Result<String, LabError> {
-        let file = self.0.join(name);
-        fs::write(&file, content).map_err(LabError::io(format!("write {}", file.display())))?;
-        Ok(file.to_string_lossy().into_owned())
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // It is in the temporary folder, where leftovers do no harm.
-        let _ = fs::remove_dir_all(&self.0);
     }
 }

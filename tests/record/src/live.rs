@@ -1,6 +1,5 @@
 //! Recordings of real clients, servers and proxies in the lab's network namespaces.
 
-mod capture;
 mod peer;
 
 use std::{net::SocketAddr, path::Path, time::Duration};
@@ -10,15 +9,13 @@ use lab::{
     Client, Direction, Lab, LabError, Manner, Message, Namespace, Opcode, Proxy, Server, wait_until,
 };
 
-use self::{
+use self::peer::{Library, Peer, run_client};
+use crate::{
+    SOON,
     capture::{Capture, Tool},
-    peer::{Library, Peer, run_client},
 };
 use Library::{Aiohttp, Websockets, Ws};
 use Tool::{Cooked, CookedV2, Nanoseconds, PcapNg, Tcpdump};
-
-/// Peers and proxies answer within this time, unless something is wrong.
-const SOON: Duration = Duration::from_secs(20);
 
 /// Longer than any silence in these conversations.
 const IDLE_LIMIT: Duration = Duration::from_secs(30);

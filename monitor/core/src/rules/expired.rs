@@ -77,7 +77,7 @@ fn has_recovered(observation: &Observation<'_>, verdict: &Verdict) -> bool {
 fn review(observation: &Observation<'_>, verdict: &Verdict, _: Option<Ktime>) -> Reviewed {
     let certainty = certainty(observation, verdict.since, verdict.limit).max(verdict.certainty);
     let next_check = match certainty {
-        Certainty::Suspected => next_check(observation, verdict),
+        Certainty::Suspected | Certainty::Inferred => next_check(observation, verdict),
         Certainty::Confirmed => Ktime::NEVER,
     };
     Reviewed {

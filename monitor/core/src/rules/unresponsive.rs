@@ -5,11 +5,15 @@
 //! has come, that left while it could have come, and not together. Therefore a peer that is
 //! uploading, a host that does not read, and a burst of pings are excused before this rule sees
 //! them.
+//!
+//! Under TLS the kernel programs infer the pings of a heartbeat from the sizes and times of records.
+//! A single one proves nothing, and nothing is ever confirmed.
 
 use std::time::Duration;
 
 use super::rule::{Rule, silence_until};
 use crate::{
+    facts::Protocol,
     observation::{FactsSource, Observation, RECHECK},
     time::Ktime,
     verdict::{Certainty, Finding, Reviewed, Verdict, VerdictKind},
@@ -26,7 +30,8 @@ pub(super) const RULE: Rule = Rule {
     },
 };
 
-/// *Suspected* at the second try, or when the first is older than the ping timeout.
+/// *Suspected* at the second try, or when the first is older than the ping timeout. *Inferred* at the
+/// second try.
 fn find(observation: &Observation<'_>) -> Finding {
     let facts = observation.facts;
     if !facts.is_open() {
@@ -39,10 +44,16 @@ fn find(observation: &Observation<'_>) -> Finding {
             observation.while_frames_leave(pings, observation.rules.ping_timeout),
         );
     };
-    let first = since + observation.rules.ping_timeout;
+    let (first, patience) = match has_inferred_pings(observation) {
+        true => (Ktime::NEVER, grace(observation)),
+        false => (
+            since + observation.rules.ping_timeout,
+            usual_grace(observation),
+        ),
+    };
     let second = facts
         .second_try
-        .map_or(Ktime::NEVER, |second| second + usual_grace(observation));
+        .map_or(Ktime::NEVER, |second| second + patience);
     if observation.now < first.min(second) {
         return Finding::NotBefore(first.min(second));
     }
@@ -54,6 +65,7 @@ fn find(observation: &Observation<'_>) -> Finding {
     }
     let (certainty, limit) = match certainty(observation) {
         Certainty::Confirmed => (Certainty::Confirmed, ping_deadline(observation)),
+        Certainty::Inferred => (Certainty::Inferred, patience),
         Certainty::Suspected if observation.now >= second => {
             (Certainty::Suspected, usual_grace(observation))
         }
@@ -96,6 +108,9 @@ fn review(observation: &Observation<'_>, verdict: &Verdict, _: Option<Ktime>) ->
 }
 
 fn certainty(observation: &Observation<'_>) -> Certainty {
+    if has_inferred_pings(observation) {
+        return Certainty::Inferred;
+    }
     let acked = observation
         .facts
         .second_try
@@ -106,6 +121,11 @@ fn certainty(observation: &Observation<'_>) -> Certainty {
     } else {
         Certainty::Suspected
     }
+}
+
+/// Whether the pings are known only by the records of TLS that hold them.
+fn has_inferred_pings(observation: &Observation<'_>) -> bool {
+    observation.facts.protocol == Protocol::Opaque
 }
 
 /// When both tries will have waited long enough.

@@ -69,6 +69,8 @@ pub(crate) fn is_true(
             is_stuck(t, r, now) && is_confirmed(kind, t, r, now)
         }
         (_, Certainty::Confirmed) => is_confirmed(kind, t, r, now),
+        // No connection here uses TLS.
+        (_, Certainty::Inferred) => false,
         (VerdictKind::Expired, _) => expired(t, r, now).is_some(),
         (VerdictKind::Unresponsive, _) => unresponsive(t, r, now).is_some(),
         (VerdictKind::Expiring, _) => r.path.tightest().is_some_and(|hop| {

@@ -182,7 +182,10 @@ fn row(connection: &ConnectionSummary) -> [String; 11] {
         connection
             .peer
             .map_or_else(unknown, |peer| peer.to_string()),
-        connection.protocol.to_owned(),
+        match &connection.tls {
+            Some(tls) => tls.to_string(),
+            None => connection.protocol.to_owned(),
+        },
         begun.map_or_else(unknown, |at| format!("{at:.3}")),
         lasted.unwrap_or_else(unknown),
         connection.how.unwrap_or("open").to_owned(),

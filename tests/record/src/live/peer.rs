@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use lab::{Namespace, Process, node_modules, wait_for, workspace};
 
-use super::SOON;
+use crate::SOON;
 
 /// The implementation of the protocol.
 #[derive(Clone, Copy)]
@@ -71,12 +71,15 @@ pub(super) fn run_client(
 }
 
 fn script(namespace: &Namespace, library: Library, role: &str) -> Command {
-    let installed = workspace().join("target/peers");
-    let python = |venv: &str| installed.join(venv).join("bin/python").into_os_string();
+    let python = || {
+        workspace()
+            .join("target/peers/venv/bin/python")
+            .into_os_string()
+    };
     let (program, name) = match library {
         Library::Ws => ("node".into(), format!("ws_{role}.cjs")),
-        Library::Websockets => (python("venv"), format!("websockets_{role}.py")),
-        Library::Aiohttp => (python("recording"), format!("aiohttp_{role}.py")),
+        Library::Websockets => (python(), format!("websockets_{role}.py")),
+        Library::Aiohttp => (python(), format!("aiohttp_{role}.py")),
     };
     let mut command = namespace.command(&program.to_string_lossy());
     command

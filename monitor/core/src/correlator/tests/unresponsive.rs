@@ -150,6 +150,46 @@ fn on_a_lossy_path_a_pong_may_be_sent_many_times() {
 }
 
 #[test]
+fn under_tls_the_second_ping_without_an_answer_infers_and_nothing_confirms() {
+    for rtt in [20, 600] {
+        let (mut bench, mut facts) = floor_of(10);
+        facts.protocol = Protocol::Opaque;
+        facts.ping_rtt = Some(Duration::from_millis(rtt));
+        bench.event(Event::Opened(Box::new(facts.clone())));
+        unanswered(&mut bench, &mut facts, 1_000);
+        bench.until(100_000);
+        assert_eq!(bench.emitted, [], "a single one proves nothing");
+        for n in 1..20 {
+            unanswered(&mut bench, &mut facts, 100_000 + n * 5_000);
+        }
+        bench.until(400_000);
+        let grace = (4 * rtt).max(1_000);
+        assert_eq!(
+            bench.emitted,
+            [(105_000 + grace, FIRING, Unresponsive, Certainty::Inferred)]
+        );
+        receive(&mut facts, 400_000);
+        bench.trouble(Trouble::Answered, 400_000, &facts);
+        let (at, status, ..) = bench.emitted[1];
+        assert_eq!((at, status), (400_000, RECOVERED));
+    }
+}
+
+#[test]
+fn under_tls_a_lossy_path_gets_more_time() {
+    let (mut bench, mut facts) = floor_of(10);
+    facts.protocol = Protocol::Opaque;
+    facts.loss = lossy();
+    facts.ping_rtt = Some(Duration::from_millis(10));
+    unanswered(&mut bench, &mut facts, 1_000);
+    unanswered(&mut bench, &mut facts, 2_000);
+    bench.until(2_000 + 26_600);
+    assert_eq!(bench.emitted, []);
+    bench.until(2_000 + 26_700);
+    assert_eq!(bench.emitted.len(), 1);
+}
+
+#[test]
 fn the_reason_states_the_evidence() {
     let (mut bench, mut facts) = floor_of(10);
     unanswered(&mut bench, &mut facts, 1_000);

@@ -12,11 +12,11 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use lab::{Namespace, Process};
 
-use super::SOON;
+use crate::SOON;
 
 /// How tcpdump captures, and how its file is converted.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Tool {
+pub(crate) enum Tool {
     /// The interface's own link type.
     Tcpdump,
     /// Timestamps in nanoseconds.
@@ -30,7 +30,7 @@ pub(super) enum Tool {
     PcapNg,
 }
 
-pub(super) struct Capture {
+pub(crate) struct Capture {
     process: Process,
     stderr: BufReader<ChildStderr>,
     tool: Tool,
@@ -42,7 +42,7 @@ impl Capture {
     ///
     /// # Errors
     /// If tcpdump does not start.
-    pub(super) fn start(
+    pub(crate) fn start(
         namespace: &Namespace,
         interface: &str,
         tool: Tool,
@@ -90,8 +90,8 @@ impl Capture {
     /// Waits until the file stops growing and ends the capture.
     ///
     /// # Errors
-    /// If packets were dropped or the file does not stop growing.
-    pub(super) fn finish(mut self) -> Result<()> {
+    /// As [`end`](Self::end), or if the file does not stop growing.
+    pub(crate) fn finish(self) -> Result<()> {
         const REST: Duration = Duration::from_millis(500);
         let size = || fs::metadata(&self.file).map(|data| data.len());
         let begin = Instant::now();
@@ -107,6 +107,14 @@ impl Capture {
             }
             last = now;
         }
+        self.end()
+    }
+
+    /// Ends the capture.
+    ///
+    /// # Errors
+    /// If packets were dropped.
+    pub(crate) fn end(mut self) -> Result<()> {
         self.process.terminate(SOON)?;
         let mut said = String::new();
         self.stderr.read_to_string(&mut said)?;

@@ -1,0 +1,381 @@
+//! Simulated servers and their clients: the records that cross the server's socket, and their times.
+
+use monitor_common::{
+    Direction,
+    listener::ListenerLimits,
+    replay::Connection,
+    segment::{Segment, tcp_flags},
+    snapshot::Snapshot,
+    stats::ListenerStats,
+};
+use wire::{
+    APPLICATION_DATA, CHANGE_CIPHER_SPEC, HANDSHAKE, client_hello, server_hello, tls_record,
+};
+
+use crate::servers::{Client, Server};
+
+pub(crate) const MILLI: u64 = 1_000_000;
+pub(crate) const SECOND: u64 = 1_000 * MILLI;
+
+/// What the application does besides heartbeats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Chatter {
+    Nothing,
+    /// The client says something now and then, and the server answers.
+    Chat,
+    /// The server sends texts of all lengths, which others wrote. Rarely, the client sends one.
+    Room,
+    /// The server sends texts as long as its pings, at random.
+    TextsLikePings,
+    /// The server sends a text of the same length every second.
+    Ticks,
+    /// The client asks every 3 s and is answered at once.
+    Polls,
+    /// The client confirms each of the server's texts, which come at random.
+    Confirmed,
+    /// The server sends ten texts at once.
+    Bursts,
+}
+
+impl Chatter {
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Nothing,
+        Self::Chat,
+        Self::Room,
+        Self::TextsLikePings,
+        Self::Ticks,
+        Self::Polls,
+        Self::Confirmed,
+        Self::Bursts,
+    ];
+}
+
+/// One connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Life {
+    pub(crate) server: Server,
+    pub(crate) client: Client,
+    pub(crate) chatter: Chatter,
+    /// Nanoseconds; 0 = none.
+    pub(crate) ping_period: u64,
+    pub(crate) round_trip: u64,
+    /// Segments that are lost, of 1,000.
+    pub(crate) loss: u64,
+    /// When the client stops. Its kernel goes on.
+    pub(crate) stops_at: u64,
+    pub(crate) ends_at: u64,
+    pub(crate) seed: u64,
+}
+
+/// What a socket sees.
+struct Events {
+    all: Vec<Event>,
+    random: u64,
+    life: Life,
+}
+
+/// A segment; an acknowledgement if it is empty.
+struct Event {
+    /// When it was sent for the first time, which gives its place in the stream.
+    sent_at: u64,
+    /// When it passes the socket.
+    at: u64,
+    direction: Direction,
+    bytes: Vec<u8>,
+    place: usize,
+}
+
+impl Events {
+    fn random(&mut self, below: u64) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random % below.max(1)
+    }
+
+    /// How much later a segment arrives because it was lost.
+    fn delay(&mut self) -> u64 {
+        let mut timeout = 200 * MILLI + self.life.round_trip;
+        let mut delay = 0;
+        while self.random(1000) < self.life.loss {
+            delay += timeout;
+            timeout *= 2;
+        }
+        delay
+    }
+
+    fn add(&mut self, at: u64, delay: u64, direction: Direction, bytes: Vec<u8>) {
+        self.all.push(Event {
+            sent_at: at,
+            at: at + delay,
+            direction,
+            bytes,
+            place: 0,
+        });
+    }
+
+    /// The server sends a frame of this payload length. Returns when its acknowledgement comes.
+    fn server(&mut self, at: u64, payload: usize) -> u64 {
+        let server = self.life.server;
+        let record = record(2 + payload, server.padding, server);
+        self.add(at, 0, Direction::Tx, record);
+        let acked_at = at + self.life.round_trip + self.delay();
+        self.add(acked_at, 0, Direction::Rx, Vec::new());
+        acked_at
+    }
+
+    /// The client sends a masked frame, which arrives at `at` unless it is lost.
+    fn client(&mut self, at: u64, payload: usize) {
+        if at < self.life.stops_at {
+            let delay = self.delay();
+            let Life { server, client, .. } = self.life;
+            let record = record(6 + payload, client.padding, server);
+            self.add(at, delay, Direction::Rx, record);
+        }
+    }
+
+    fn handshake(&mut self) {
+        let Life { server, client, .. } = self.life;
+        let finished = match server.suite {
+            0x1302 => 53 + 16,
+            _ => 53,
+        };
+        let data = |len| tls_record(APPLICATION_DATA, &vec![0xee; len]);
+        self.add(
+            SECOND,
+            0,
+            Direction::Rx,
+            client_hello(client.protocols, 300),
+        );
+        let mut flight = server_hello(server.is_1_3, server.suite, None);
+        let mut end = tls_record(CHANGE_CIPHER_SPEC, &[1]);
+        if server.is_1_3 {
+            flight.extend(tls_record(CHANGE_CIPHER_SPEC, &[1]));
+            if server.packs {
+                flight.extend(data(580));
+            } else {
+                for len in [23, 900, 281, finished] {
+                    flight.extend(data(len + server.padding));
+                }
+            }
+            end.extend(data(finished + client.padding));
+        } else {
+            flight.extend(tls_record(HANDSHAKE, &[11; 900]));
+            end.extend(tls_record(HANDSHAKE, &[0xee; 40]));
+        }
+        self.add(SECOND + MILLI, 0, Direction::Tx, flight);
+        let at = SECOND + self.life.round_trip + 2 * MILLI;
+        self.add(at, 0, Direction::Rx, [end, data(600)].concat());
+        self.add(at + MILLI, 0, Direction::Tx, data(200));
+    }
+
+    fn pings(&mut self) {
+        let Life {
+            ping_period,
+            ends_at,
+            round_trip,
+            ..
+        } = self.life;
+        if ping_period == 0 {
+            return;
+        }
+        let mut at = 2 * SECOND + round_trip + ping_period;
+        while at < ends_at {
+            let len = self.life.server.ping;
+            let think = self.random(4 * MILLI);
+            if self.life.client.pings {
+                self.client(at, len);
+                self.server(at + think, len);
+            } else {
+                let arrived = self.server(at, len);
+                self.client(arrived + think, len);
+            }
+            at += ping_period + self.random(20 * MILLI);
+        }
+    }
+
+    fn chatter(&mut self) {
+        let Life {
+            ends_at,
+            round_trip,
+            server,
+            chatter,
+            ..
+        } = self.life;
+        let mut at = 2 * SECOND + round_trip;
+        while at < ends_at {
+            let pause = match chatter {
+                Chatter::Nothing => return,
+                Chatter::Ticks => SECOND,
+                Chatter::Polls => 3 * SECOND,
+                Chatter::Bursts => 5 * SECOND + self.random(5 * SECOND),
+                _ => 200 * MILLI + self.random(4 * SECOND),
+            };
+            at += pause;
+            let len = 1 + self.random(120) as usize;
+            match chatter {
+                Chatter::Nothing => {}
+                Chatter::Chat | Chatter::Polls => {
+                    self.client(at, len);
+                    let answer = self.random(100) as usize;
+                    if at < self.life.stops_at {
+                        self.server(at + MILLI, answer);
+                    }
+                }
+                Chatter::Room => {
+                    self.server(at, len);
+                    if self.random(20) == 0 {
+                        self.client(at + 100 * MILLI, len);
+                    }
+                }
+                Chatter::TextsLikePings => {
+                    self.server(at, server.ping);
+                }
+                Chatter::Ticks => {
+                    self.server(at, 30);
+                }
+                Chatter::Confirmed => {
+                    let arrived = self.server(at, len);
+                    self.client(arrived + MILLI, 12);
+                }
+                Chatter::Bursts => {
+                    for _ in 0..10 {
+                        self.server(at, len);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What became of a connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Outcome {
+    /// At its end.
+    pub(crate) last: Snapshot,
+    /// When it first looked unresponsive: two pings unanswered, and the second for long enough.
+    pub(crate) accused_at: Option<u64>,
+    /// When the first ping was recognised.
+    pub(crate) learned_at: Option<u64>,
+}
+
+impl Life {
+    /// Passes all of its segments through the packet logic.
+    pub(crate) fn play(self) -> Outcome {
+        let mut events = Events {
+            all: Vec::new(),
+            random: self.seed | 1,
+            life: self,
+        };
+        events.handshake();
+        events.pings();
+        events.chatter();
+        let mut socket = Socket::new();
+        if self.client.is_older {
+            socket.connection.flow.join_mid_stream(Direction::Rx);
+        }
+        let mut outcome = Outcome {
+            last: Snapshot::EMPTY,
+            accused_at: None,
+            learned_at: None,
+        };
+        for event in events.in_order() {
+            let Event { at, direction, .. } = event;
+            if at > self.ends_at {
+                break;
+            }
+            if self.client.is_older && at < 3 * SECOND {
+                continue;
+            }
+            let s = &socket.connection.flow.snapshot;
+            if outcome.accused_at.is_none() && is_unresponsive(s, at) {
+                outcome.accused_at = Some(at);
+            }
+            socket.take(at, direction, event.place, &event.bytes);
+            if outcome.learned_at.is_none() && has_pings(&socket.connection) {
+                outcome.learned_at = Some(at);
+            }
+        }
+        outcome.last = socket.connection.flow.snapshot;
+        outcome
+    }
+}
+
+impl Events {
+    /// The events as they pass, each with its place in the stream.
+    fn in_order(self) -> Vec<Event> {
+        let mut events = self.all;
+        events.sort_by_key(|event| event.sent_at);
+        let mut next = [0; 2];
+        for event in &mut events {
+            event.place = next[event.direction.index()];
+            next[event.direction.index()] += event.bytes.len();
+        }
+        events.sort_by_key(|event| event.at);
+        events
+    }
+}
+
+/// A record that holds this many bytes and zeros. In CBC mode, it has an initialisation vector, a SHA-256
+/// and at least one byte of padding.
+fn record(plain: usize, padding: usize, server: Server) -> Vec<u8> {
+    let body = match server.overhead {
+        0 => 16 + (plain + 32 + 1).next_multiple_of(16),
+        overhead => plain + padding + overhead,
+    };
+    tls_record(APPLICATION_DATA, &vec![0xee; body])
+}
+
+/// As in the core's rule: the second ping has waited for four round trips, at least for a second.
+fn is_unresponsive(s: &Snapshot, now: u64) -> bool {
+    let first = s.first_try.nanos(now);
+    let second = s.second_try(first);
+    let grace = (4_000 * u64::from(s.ping_rtt_us[1])).max(SECOND);
+    second != 0 && now > second + grace
+}
+
+fn has_pings(connection: &Connection) -> bool {
+    let s = &connection.flow.snapshot;
+    s.tx.pings + s.rx.pings > 0
+}
+
+struct Socket {
+    connection: Connection,
+    stats: ListenerStats,
+    /// By direction, the highest byte that passed.
+    ends: [u32; 2],
+}
+
+impl Socket {
+    fn new() -> Self {
+        Self {
+            connection: Connection::EMPTY,
+            stats: ListenerStats::EMPTY,
+            ends: [1000, 5000],
+        }
+    }
+
+    fn take(&mut self, at: u64, direction: Direction, place: usize, bytes: &[u8]) {
+        let base = [1000, 5000][direction.index()];
+        let seq = base + place as u32;
+        let i = direction.index();
+        self.ends[i] = self.ends[i].max(seq + bytes.len() as u32);
+        let segment = Segment {
+            seq,
+            ack: self.ends[direction.opposite().index()],
+            window: 1000,
+            flags: tcp_flags::ACK,
+            payload_len: bytes.len() as u32,
+            ..Segment::EMPTY
+        };
+        self.connection.take(
+            direction,
+            &segment,
+            bytes,
+            at,
+            &ListenerLimits::default(),
+            &mut self.stats,
+            |_| {},
+        );
+    }
+}
