@@ -17,6 +17,7 @@ mod outgoing;
 mod packed;
 mod skipped;
 mod tls;
+mod tls_recordings;
 mod verdicts;
 
 use std::{convert::Infallible, time::Duration};
