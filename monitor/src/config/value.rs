@@ -115,8 +115,8 @@ impl<'de> Deserialize<'de> for Ports {
 
 /// The name of a host, as a label of its alerts.
 pub(crate) fn instance(text: &str) -> Result<String, String> {
-    // An empty label would be none.
-    match text.trim().is_empty() || text.contains(char::is_control) {
+    // An empty label would be none, and Prometheus' own has no blank at an end.
+    match text.is_empty() || text.trim() != text || text.contains(char::is_control) {
         true => Err("expected a name like node-7 or 10.0.0.7:6455".to_owned()),
         false => Ok(text.to_owned()),
     }

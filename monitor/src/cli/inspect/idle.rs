@@ -21,24 +21,22 @@ pub(super) fn idle_lines(record: &ConnectionRecord) -> Vec<String> {
     };
     let counted = record.hop_idle_seconds.unwrap_or(silence);
     let sum = format!("{} of {} ({hop})", Seconds(counted), limit_text(limit));
-    if silence - counted >= SAME {
-        return vec![
-            format!("{sum} since this host sent, without an answer"),
-            format!("no packet is known to have passed for {}", Seconds(silence)),
-        ];
-    }
     let left = limit - counted;
     let sum = match record.state {
         State::Closed => sum,
         _ if left < 0.0 => format!("{sum}, {} over it", Seconds(-left)),
         _ => format!("{sum}, {} left", Seconds(left)),
     };
-    // A hop may count only data, or each direction alone.
-    let uncounted = (counted - silence >= SAME).then(|| {
-        let silence = Seconds(silence);
-        format!("the last packet, {silence} ago, does not count for this limit")
-    });
-    [sum].into_iter().chain(uncounted).collect()
+    let seconds = Seconds(silence);
+    let other = if silence - counted >= SAME {
+        format!("nothing is known to have passed for {seconds}: what was sent since has no answer")
+    } else if counted - silence >= SAME {
+        // A hop may count only data, or each direction alone.
+        format!("a packet passed {seconds} ago, but did not restart this limit's clock")
+    } else {
+        return vec![sum];
+    };
+    vec![sum, other]
 }
 
 /// Silences that differ by less are the same, in seconds. The last packet and the last data of one
@@ -97,15 +95,15 @@ mod tests {
                 Some(1.0),
                 Some(7200.0),
                 Some(3600.0),
-                "2 h 0 m of 1 h 0 m (aws-nlb), 1 h 0 m over it\nthe last packet, 1.0 s ago, does not \
-                 count for this limit",
+                "2 h 0 m of 1 h 0 m (aws-nlb), 1 h 0 m over it\na packet passed 1.0 s ago, but did \
+                 not restart this limit's clock",
             ),
             (
                 Some(74.3),
                 Some(12.4),
                 Some(60.0),
-                "12.4 s of 60 s (aws-nlb) since this host sent, without an answer\nno packet is known to \
-                 have passed for 74.3 s",
+                "12.4 s of 60 s (aws-nlb), 47.6 s left\nnothing is known to have passed for 74.3 s: what was \
+                 sent since has no answer",
             ),
             (
                 Some(5.0),

@@ -122,7 +122,7 @@ impl Crowd {
         for (worker, share) in self.workers.iter_mut().zip(shares) {
             for _ in 0..share {
                 let line = worker.line()?;
-                deaths.push(death(&line).with_context(|| format!("a worker says `{line}`"))?);
+                deaths.push(death(&line).with_context(|| format!("a worker answered `{line}`"))?);
             }
         }
         Ok(deaths)

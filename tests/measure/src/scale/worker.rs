@@ -140,7 +140,7 @@ impl Worker {
                 let late = self.schedule.as_ref().map(|schedule| schedule.most_late);
                 writeln!(self.out, "late {}", late.unwrap_or_default().as_nanos())?;
             }
-            _ => bail!("what is `{line}`?"),
+            _ => bail!("unknown command `{line}`"),
         }
         Ok(())
     }

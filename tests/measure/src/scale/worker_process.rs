@@ -53,7 +53,7 @@ impl WorkerProcess {
     pub(super) fn expect(&mut self, line: &str) -> Result<()> {
         let said = self.line()?;
         if said != line {
-            bail!("a worker says `{said}` instead of `{line}`");
+            bail!("a worker answered `{said}` instead of `{line}`");
         }
         Ok(())
     }

@@ -144,7 +144,7 @@ impl Population {
                 let line = worker.line()?;
                 let peer = line.strip_prefix("neglected ");
                 let peer = peer.and_then(|peer| peer.parse().ok());
-                peer.with_context(|| format!("a worker says `{line}`"))
+                peer.with_context(|| format!("a worker answered `{line}`"))
             })
             .collect()
     }

@@ -258,6 +258,7 @@ struct Steady {
     scans: Vec<LoggedScan>,
     daemon_share: f64,
     neglected_found: Option<f64>,
+    /// Those that stand at the end.
     verdicts: Vec<Verdict>,
 }
 
@@ -279,12 +280,11 @@ impl Steady {
             (earlier, enough) = (log.scans.len(), ENOUGH_SCANS);
         }
         let mut neglected_found = None;
-        let mut verdicts = Vec::new();
         let mut verdicts_at = begin;
         loop {
             log.update(&daemon.log());
             if neglected_found.is_none() && verdicts_at <= Instant::now() {
-                verdicts = verdicts::standing(daemon.control())?;
+                let verdicts = verdicts::standing(daemon.control())?;
                 let mut peers = neglected.iter();
                 let all_found = peers.all(|peer| verdicts.iter().any(|it| it.peer == *peer));
                 neglected_found = all_found.then(|| begin.elapsed().as_secs_f64());
@@ -296,7 +296,7 @@ impl Steady {
                 && scans.len() >= enough
                 && scans.iter().any(|it| plan.layout.has_skipped(&it.counts))
                 && elapsed >= plan.steady;
-            if is_done || elapsed > SCANS_LIMIT {
+            if is_done || elapsed > plan.steady.max(SCANS_LIMIT) {
                 break;
             }
             progress.sleep(POLL_INTERVAL)?;
@@ -306,7 +306,7 @@ impl Steady {
             scans: log.scans.split_off(earlier),
             daemon_share: cpu.as_secs_f64() / begin.elapsed().as_secs_f64(),
             neglected_found,
-            verdicts,
+            verdicts: verdicts::standing(daemon.control())?,
         })
     }
 }

@@ -54,7 +54,7 @@ pub(crate) fn run() -> Result<()> {
                 pair.leave_unread()?;
                 writeln!(out, "neglected {}", pair.peer()?)?;
             }
-            _ => bail!("what is `{line}`?"),
+            _ => bail!("unknown command `{line}`"),
         }
         out.flush()?;
     }
