@@ -181,7 +181,7 @@ pub(crate) fn without_proc<T: Send>(act: impl FnOnce() -> T + Send) -> T {
 
 /// The value of `probe` once it has one.
 #[track_caller]
-pub(super) fn wait_for<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn wait_for<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
         if let Some(found) = probe() {

@@ -5,8 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use netlink_packet_core::NlasIterator;
 use netlink_packet_sock_diag::constants::{
-    AF_INET, AF_INET6, INET_DIAG_INFO, TCP_CLOSE_WAIT, TCP_CLOSING, TCP_ESTABLISHED, TCP_FIN_WAIT1,
-    TCP_FIN_WAIT2, TCP_LAST_ACK, TCP_LISTEN, TCP_SYN_RECV, TCP_SYN_SENT, TCP_TIME_WAIT,
+    AF_INET, AF_INET6, INET_DIAG_INFO, TCP_CLOSE, TCP_CLOSE_WAIT, TCP_CLOSING, TCP_ESTABLISHED,
+    TCP_FIN_WAIT1, TCP_FIN_WAIT2, TCP_LAST_ACK, TCP_LISTEN, TCP_SYN_RECV, TCP_SYN_SENT,
+    TCP_TIME_WAIT,
 };
 
 use super::tcp_info::TcpInfo;
@@ -66,6 +67,9 @@ pub enum TcpState {
     Listen,
 }
 
+/// A half-open connection, shown as `TCP_SYN_RECV` (`include/net/tcp_states.h`).
+const TCP_NEW_SYN_RECV: u8 = 12;
+
 /// The size of `struct inet_diag_msg`.
 const INET_DIAG_MSG: usize = 72;
 
@@ -81,7 +85,9 @@ const MPTCP_SUBFLOW_ATTR_FLAGS: u16 = 8;
 /// `MPTCP_SUBFLOW_FLAG_MCAP_REM` and `MPTCP_SUBFLOW_FLAG_JOIN_REM`: the peer supports MPTCP too.
 const AGREED: u32 = 1 | 1 << 2;
 
-/// `None` for a socket for which `wanted(local port, peer port)` is false.
+/// `None` for a socket for which `wanted(local port, peer port)` is false, and for one that is neither a
+/// listener nor a connection: it can be closed after the kernel has chosen it and before it describes
+/// it, and a socket in SYN_RECV or TIME_WAIT carries the cookie of the connection.
 pub(super) fn parse_socket(
     payload: &[u8],
     at: Ktime,
@@ -95,22 +101,14 @@ pub(super) fn parse_socket(
     if !wanted(local_port, peer_port) {
         return Ok(None);
     }
-    describe(header, attributes, at).map(Some)
-}
-
-/// `None` for a socket that isn't a connection yet, or any more: a socket in SYN_RECV or TIME_WAIT
-/// carries the cookie of the connection.
-pub(super) fn parse_connection(
-    payload: &[u8],
-    at: Ktime,
-) -> Result<Option<DiagSocket>, MalformedSocket> {
-    match payload.get(1) {
-        Some(&(TCP_SYN_SENT | TCP_SYN_RECV | TCP_TIME_WAIT | TCP_LISTEN)) => Ok(None),
-        _ => parse_socket(payload, at, |_, _| true),
+    match TcpState::of(header[1])? {
+        Some(state) => describe(state, header, attributes, at).map(Some),
+        None => Ok(None),
     }
 }
 
 fn describe(
+    state: TcpState,
     header: &[u8; INET_DIAG_MSG],
     attributes: &[u8],
     at: Ktime,
@@ -138,7 +136,7 @@ fn describe(
         // Two 32-bit halves, the low one first on every architecture.
         cookie: u64::from(u32_at(44)) | u64::from(u32_at(48)) << 32,
         family,
-        state: TcpState::of(header[1])?,
+        state,
         local: address(4, 8),
         peer: address(6, 24),
         interface: u32_at(40),
@@ -217,17 +215,21 @@ impl AddressFamily {
 }
 
 impl TcpState {
-    fn of(state: u8) -> Result<Self, MalformedSocket> {
-        match state {
-            TCP_ESTABLISHED => Ok(Self::Established),
-            TCP_FIN_WAIT1 => Ok(Self::FinWait1),
-            TCP_FIN_WAIT2 => Ok(Self::FinWait2),
-            TCP_CLOSE_WAIT => Ok(Self::CloseWait),
-            TCP_LAST_ACK => Ok(Self::LastAck),
-            TCP_CLOSING => Ok(Self::Closing),
-            TCP_LISTEN => Ok(Self::Listen),
-            _ => Err(MalformedSocket),
-        }
+    /// `None` before and after the life of a connection.
+    fn of(state: u8) -> Result<Option<Self>, MalformedSocket> {
+        Ok(Some(match state {
+            TCP_ESTABLISHED => Self::Established,
+            TCP_FIN_WAIT1 => Self::FinWait1,
+            TCP_FIN_WAIT2 => Self::FinWait2,
+            TCP_CLOSE_WAIT => Self::CloseWait,
+            TCP_LAST_ACK => Self::LastAck,
+            TCP_CLOSING => Self::Closing,
+            TCP_LISTEN => Self::Listen,
+            TCP_SYN_SENT | TCP_SYN_RECV | TCP_TIME_WAIT | TCP_CLOSE | TCP_NEW_SYN_RECV => {
+                return Ok(None);
+            }
+            _ => return Err(MalformedSocket),
+        }))
     }
 
     pub fn has_received_fin(self) -> bool {
@@ -320,16 +322,30 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_socket_that_is_not_a_connection_is_none() {
+    fn a_socket_before_or_after_its_connection_is_none() {
         let mut payload = response(AF_INET, "127.0.0.1:1", "127.0.0.1:2");
-        assert!(parse_connection(&payload, AT).unwrap().is_some());
-        for state in [TCP_SYN_SENT, TCP_SYN_RECV, TCP_TIME_WAIT, TCP_LISTEN] {
-            payload[1] = state;
-            assert_eq!(parse_connection(&payload, AT).unwrap(), None);
-        }
+        // All states but TCP_BOUND_INACTIVE, which only a request for it shows.
+        let is_some: Vec<u8> = (TCP_ESTABLISHED..=TCP_NEW_SYN_RECV)
+            .filter(|&state| {
+                payload[1] = state;
+                parse_socket(&payload, AT, |_, _| true).unwrap().is_some()
+            })
+            .collect();
+        assert_eq!(
+            is_some,
+            [
+                TCP_ESTABLISHED,
+                TCP_FIN_WAIT1,
+                TCP_FIN_WAIT2,
+                TCP_CLOSE_WAIT,
+                TCP_LAST_ACK,
+                TCP_LISTEN,
+                TCP_CLOSING,
+            ]
+        );
         payload[1] = 99;
-        assert!(parse_connection(&payload, AT).is_err());
-        assert!(parse_connection(&[], AT).is_err());
+        assert!(parse_socket(&payload, AT, |_, _| true).is_err());
+        assert!(parse_socket(&[], AT, |_, _| true).is_err());
     }
 
     #[test]

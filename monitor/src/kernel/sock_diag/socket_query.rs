@@ -19,7 +19,7 @@ use rustix::io::Errno;
 
 use super::{
     SockDiag, SockDiagError,
-    inet_diag::{DiagSocket, parse_connection},
+    inet_diag::{DiagSocket, TcpState, parse_socket},
     refusal,
 };
 use crate::kernel::clock;
@@ -183,8 +183,9 @@ fn parse_response(
             None => Response::Done,
         },
         SOCK_DIAG_BY_FAMILY => {
-            let socket = parse_connection(message.payload(), at)
-                .map_err(|_| SockDiagError::MalformedSocket)?;
+            let socket = parse_socket(message.payload(), at, |_, _| true)
+                .map_err(|_| SockDiagError::MalformedSocket)?
+                .filter(|socket| socket.state != TcpState::Listen);
             Response::Socket(socket.map(Box::new))
         }
         _ => return Err(SockDiagError::MalformedSocket),
@@ -197,6 +198,7 @@ mod tests {
     use std::io::Write;
 
     use netlink_packet_core::{NLMSG_NOOP, NetlinkSerializable};
+    use netlink_packet_sock_diag::constants::{TCP_CLOSE, TCP_LISTEN};
     use rustix::fs::fstat;
 
     use super::*;
@@ -256,6 +258,12 @@ mod tests {
             panic!("{response:?}")
         };
         assert_eq!((found.receive_queue, found.at), (3, AT));
+        for state in [TCP_LISTEN, TCP_CLOSE] {
+            let mut socket = socket.clone();
+            socket[1] = state;
+            let response = read(SOCK_DIAG_BY_FAMILY, &socket).unwrap();
+            assert!(matches!(response, Some(Response::Socket(None))));
+        }
         assert!(matches!(
             read(NLMSG_ERROR, &0_i32.to_ne_bytes()),
             Ok(Some(Response::Done))

@@ -7,7 +7,10 @@ use rustix::net::sockopt::{set_socket_linger, socket_cookie};
 use super::*;
 use crate::{
     config::listeners::PortRange,
-    kernel::testing::{Connection, Namespace, without_proc},
+    kernel::{
+        sock_diag::SockDiag,
+        testing::{Connection, Namespace, key_of, wait_for, without_proc},
+    },
 };
 use monitor_core::{
     ListenerId, ListenerRules,
@@ -197,7 +200,17 @@ fn the_queues_of_a_connection_that_was_not_sought_stay_as_they_were() {
     let namespace = Namespace::new();
     let mut connection = namespace.connect("127.0.0.1:0", "127.0.0.1:0");
     connection.server.set_nonblocking(true).unwrap();
-    while connection.server.write(&[0; 4096]).is_ok() {}
+    let key = key_of(&connection.server);
+    namespace.enter(|| {
+        let mut sock_diag = SockDiag::open().unwrap();
+        // Under load the first bytes arrive late, and then there is room for more.
+        wait_for("bytes that the client has no room for", || {
+            while connection.server.write(&[0; 4096]).is_ok() {}
+            let socket = sock_diag.find(&key).unwrap().unwrap();
+            let unsent = socket.info.unwrap().notsent_bytes;
+            (unsent > 0 && unsent == socket.send_queue).then_some(())
+        });
+    });
     let mut scanner = Scanner::new(&[&connection]);
     let of = conn(&connection.server);
     let unsent = |queues: &SendQueues| queues.unsent(of).map(|unsent| unsent.bytes);
