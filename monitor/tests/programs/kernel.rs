@@ -63,7 +63,7 @@ pub(super) struct Kernel {
     pub(super) handshakes: Ring,
     /// The first watched port, which belongs to the first listener.
     first: u16,
-    listener: usize,
+    listener: u16,
     dropped_before: [u64; DropReason::ALL.len()],
     /// Counts before the current connection.
     before: ListenerStats,
@@ -97,7 +97,7 @@ impl Kernel {
 
     /// Switches to the listener of `port`, and discards leftovers of the previous test.
     fn begin(&mut self, port: u16) {
-        self.listener = usize::from(port - self.first);
+        self.listener = port - self.first;
         for ring in [&mut self.vitals, &mut self.samples, &mut self.handshakes] {
             while ring.next(|_| ()).is_some() {}
         }
@@ -109,7 +109,7 @@ impl Kernel {
 
     /// The counters of the listener.
     pub(super) fn stats(&self) -> ListenerStats {
-        self.stats.read().unwrap()[self.listener]
+        self.stats.read_one(u32::from(self.listener)).unwrap()
     }
 
     /// Losses for this reason since the test began.
@@ -150,7 +150,7 @@ impl Kernel {
         let mut expected = link.native.seen.drain(..);
         while let Some(sample) = self.samples.next(decode::sample) {
             let sample = sample.expect("a valid record");
-            let of = (sample.cookie, usize::from(sample.listener));
+            let of = (sample.cookie, sample.listener);
             assert_eq!(of, (link.cookie, self.listener));
             assert_eq!(Some(Seen::from(sample)), expected.next(), "{what}");
         }

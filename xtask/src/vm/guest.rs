@@ -45,7 +45,7 @@ impl Programs {
         let mut command = if architecture.is_native() {
             test::root_tests()
         } else {
-            let mut command = cargo(&["test", "--profile", "guest"]);
+            let mut command = cargo(&["test"]);
             command.args(["--package", "monitor", "--package", "lab"]);
             cross::configure(&mut command, architecture.target());
             command
@@ -77,7 +77,7 @@ impl Programs {
 }
 
 fn units(architecture: Architecture) -> Result<Executable> {
-    let mut command = cargo(&["test", "--profile", "guest", "--quiet", "--no-run"]);
+    let mut command = cargo(&["test", "--quiet", "--no-run"]);
     command.args(["--package", "monitor-common", "--lib"]);
     cross::configure(&mut command, architecture.target());
     let made = executables(&mut command)?;

@@ -65,8 +65,6 @@ impl Run {
 
         let begin = Instant::now();
         let seconds = || begin.elapsed().as_secs_f64();
-        let mut results = Results::default();
-        let mut said = String::new();
         let boot = Boot {
             accelerator,
             architecture: kernel.name.architecture,
@@ -75,13 +73,27 @@ impl Run {
             disk: disk.as_deref(),
             console: &console,
         };
-        let ended = machine::run(&boot, |line| {
-            said.push_str(line);
-            said.push('\n');
-            if let Some(text) = results.line(line) {
-                news(&format!("{text} ({:.0} s)", seconds()));
-            }
-        });
+        let attempt = || {
+            let mut results = Results::default();
+            let mut said = String::new();
+            let ended = machine::run(&boot, |line| {
+                said.push_str(line);
+                said.push('\n');
+                if let Some(text) = results.line(line) {
+                    news(&format!("{text} ({:.0} s)", seconds()));
+                }
+            });
+            (results, said, ended)
+        };
+        let (mut results, mut said, mut ended) = attempt();
+        // Some kernels crash now and then while they boot under emulation, before wsmon is there.
+        if results.release.is_none() {
+            news(&format!(
+                "did not reach its first process, booted again ({:.0} s)",
+                seconds()
+            ));
+            (results, said, ended) = attempt();
+        }
         let log = file("results.log");
         fs::write(&log, said).with_context(|| format!("could not write {}", log.display()))?;
         fs::remove_file(&initramfs)

@@ -216,16 +216,17 @@ impl Stats {
 
     /// One entry per listener, in their order.
     pub fn read(&self) -> Result<Vec<ListenerStats>, MapAccessError> {
-        (0..self.0.len())
-            .map(|i| {
-                let per_cpu = self.0.get(&i, 0).map_err(cannot("read", STATS))?;
-                let mut sum = ListenerStats::EMPTY;
-                for cpu in per_cpu.iter() {
-                    sum.merge(cpu);
-                }
-                Ok(sum)
-            })
-            .collect()
+        (0..self.0.len()).map(|i| self.read_one(i)).collect()
+    }
+
+    /// That of the listener at `index`.
+    pub fn read_one(&self, index: u32) -> Result<ListenerStats, MapAccessError> {
+        let per_cpu = self.0.get(&index, 0).map_err(cannot("read", STATS))?;
+        let mut sum = ListenerStats::EMPTY;
+        for cpu in per_cpu.iter() {
+            sum.merge(cpu);
+        }
+        Ok(sum)
     }
 }
 
