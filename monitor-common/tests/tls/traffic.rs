@@ -58,7 +58,7 @@ impl Chatter {
 
 /// One connection.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Life {
+pub(crate) struct Scenario {
     pub(crate) server: Server,
     pub(crate) client: Client,
     pub(crate) chatter: Chatter,
@@ -77,7 +77,7 @@ pub(crate) struct Life {
 struct Events {
     all: Vec<Event>,
     random: u64,
-    life: Life,
+    scenario: Scenario,
 }
 
 /// A segment; an acknowledgement if it is empty.
@@ -105,9 +105,9 @@ impl Events {
 
     /// How much later a segment arrives because it was lost.
     fn delay(&mut self) -> u64 {
-        let mut timeout = 200 * MILLI + self.life.round_trip;
+        let mut timeout = 200 * MILLI + self.scenario.round_trip;
         let mut delay = 0;
-        while self.random(1000) < self.life.loss {
+        while self.random(1000) < self.scenario.loss {
             delay += timeout;
             timeout *= 2;
         }
@@ -129,7 +129,7 @@ impl Events {
 
     /// A segment of the server. Returns when it can be answered.
     fn send(&mut self, at: u64, bytes: Vec<u8>) -> u64 {
-        let acked_at = at + self.life.round_trip + self.delay();
+        let acked_at = at + self.scenario.round_trip + self.delay();
         self.all.push(Event {
             sent_at: at,
             at,
@@ -144,7 +144,7 @@ impl Events {
 
     /// The server sends a frame of this payload length. Returns when its answer can come.
     fn server(&mut self, at: u64, payload: usize) -> u64 {
-        let Life { server, client, .. } = self.life;
+        let Scenario { server, client, .. } = self.scenario;
         let acked_at = self.send(at, record(2 + payload, server.padding, server));
         self.receive(acked_at + client.ack_delay, 0, Vec::new());
         acked_at
@@ -152,22 +152,28 @@ impl Events {
 
     /// The client sends a masked frame, which arrives at `at` unless it is lost.
     fn client(&mut self, at: u64, payload: usize) {
-        if at < self.life.stops_at {
+        if at < self.scenario.stops_at {
             let delay = self.delay();
-            let Life { server, client, .. } = self.life;
+            let Scenario { server, client, .. } = self.scenario;
             let record = record(6 + payload, client.padding, server);
             self.receive(at, delay, record);
         }
     }
 
     fn handshake(&mut self) {
-        let Life { server, client, .. } = self.life;
+        let Scenario { server, client, .. } = self.scenario;
         let finished = match server.suite {
             0x1302 => 53 + 16,
             _ => 53,
         };
         let data = |len| tls_record(APPLICATION_DATA, &vec![0xee; len]);
-        self.receive(SECOND, 0, client_hello(client.protocols, 300));
+        let padded = |lens: &[usize]| -> Vec<u8> {
+            let records = lens.iter().map(|len| data(len + client.padding));
+            records.flatten().collect()
+        };
+        let early_data = padded(client.early_data);
+        let hello = client_hello(client.protocols, 300);
+        self.receive(SECOND, 0, [hello, early_data.clone()].concat());
         let mut flight = server_hello(server.is_1_3, server.suite, None);
         let mut end = tls_record(CHANGE_CIPHER_SPEC, &[1]);
         if server.is_1_3 {
@@ -179,6 +185,8 @@ impl Events {
                     flight.extend(data(len + server.padding));
                 }
             }
+            end.extend(early_data);
+            end.extend(padded(client.flight));
             end.extend(data(finished + client.padding));
         } else {
             flight.extend(tls_record(HANDSHAKE, &[11; 900]));
@@ -190,20 +198,20 @@ impl Events {
     }
 
     fn pings(&mut self) {
-        let Life {
+        let Scenario {
             ping_period,
             ends_at,
             round_trip,
             ..
-        } = self.life;
+        } = self.scenario;
         if ping_period == 0 {
             return;
         }
         let mut at = 2 * SECOND + round_trip + ping_period;
         while at < ends_at {
-            let len = self.life.server.ping;
+            let len = self.scenario.server.ping;
             let think = self.random(4 * MILLI);
-            if self.life.client.pings {
+            if self.scenario.client.pings {
                 self.client(at, len);
                 self.server(at + think, len);
             } else {
@@ -215,13 +223,13 @@ impl Events {
     }
 
     fn chatter(&mut self) {
-        let Life {
+        let Scenario {
             ends_at,
             round_trip,
             server,
             chatter,
             ..
-        } = self.life;
+        } = self.scenario;
         let mut at = 2 * SECOND + round_trip;
         while at < ends_at {
             let pause = match chatter {
@@ -239,7 +247,7 @@ impl Events {
                 Chatter::Chat | Chatter::Polls => {
                     self.client(at, len);
                     let answer = self.random(100) as usize;
-                    if at < self.life.stops_at {
+                    if at < self.scenario.stops_at {
                         self.server(at + MILLI, answer);
                     }
                 }
@@ -274,7 +282,7 @@ impl Events {
     fn two_timers(&mut self) {
         /// The payload of a ping of SignalR.
         const TEXT: usize = 11;
-        let ends_at = self.life.ends_at;
+        let ends_at = self.scenario.ends_at;
         let interval = ends_at / 40;
         let jitter = [MILLI, 20 * MILLI][self.random(2) as usize];
         let begin = 2 * SECOND + self.random(interval);
@@ -304,13 +312,13 @@ pub(crate) struct Outcome {
     pub(crate) learned_at: Option<u64>,
 }
 
-impl Life {
+impl Scenario {
     /// Passes all of its segments through the packet logic.
-    pub(crate) fn play(self) -> Outcome {
+    pub(crate) fn run(self) -> Outcome {
         let mut events = Events {
             all: Vec::new(),
             random: self.seed | 1,
-            life: self,
+            scenario: self,
         };
         events.handshake();
         events.pings();
