@@ -1,7 +1,7 @@
 //! The records of a TLS connection through the packet logic: sizes, times, losses and garbage.
 //!
-//! For every input: the same input gives the same flow, no ping counts as unanswered once the peer has
-//! sent data, only answered pings make a heartbeat, and nothing is inferred where it must not be.
+//! For every input: the same input gives the same flow, no ping is a try once the peer has sent new data,
+//! only answers as long as a pong make a heartbeat, and nothing is inferred where it must not be.
 
 use monitor_common::{
     Direction,
@@ -17,7 +17,10 @@ use wire::{APPLICATION_DATA, CHANGE_CIPHER_SPEC, client_hello, server_hello, tls
 const MOST_ACTS: usize = 1024;
 
 /// Answered pings before the first that is recognised.
-const PAIRS: usize = 5;
+const PAIRS: u32 = 5;
+
+/// How much longer than a ping's record that of its pong is, or shorter if this host is the client.
+const MASK: u8 = 4;
 
 /// Bits of the first byte of an input.
 pub mod setup {
@@ -63,30 +66,29 @@ pub fn check(data: &[u8]) {
 fn play(data: &[u8]) -> Socket {
     let (setup, acts) = data.split_first().unwrap_or((&0, &[]));
     let mut socket = Socket::new(*setup);
-    for act in acts.chunks_exact(3).take(MOST_ACTS) {
-        let [flags, len, wait] = [act[0], act[1], act[2]];
-        socket.now += nanos(wait);
+    for [flags, len, wait] in acts.as_chunks().0.iter().take(MOST_ACTS) {
+        socket.now += nanos(*wait);
         let direction = match flags & act::IS_SENT {
             0 => Direction::Rx,
             _ => Direction::Tx,
         };
         if flags & act::IS_REPEATED != 0 {
-            let (seq, bytes) = socket.last[direction.index()].clone();
-            socket.deliver(direction, seq, &bytes);
+            let last = socket.last[direction.index()].clone();
+            socket.deliver(direction, last);
             continue;
         }
         let bytes = match flags & act::IS_GARBAGE {
-            0 => tls_record(APPLICATION_DATA, &vec![0xee; len.into()]),
-            _ => vec![len; usize::from(len) + 1],
+            0 => tls_record(APPLICATION_DATA, &vec![0xee; usize::from(*len)]),
+            _ => vec![*len; usize::from(*len) + 1],
         };
         let end = match flags & act::IS_CUT {
             0 => bytes.len(),
-            _ => 1 + usize::from(wait) % bytes.len(),
+            _ => 1 + usize::from(*wait) % bytes.len(),
         };
         let is_lost = flags & act::IS_LOST != 0;
-        for part in [&bytes[..end], &bytes[end..]] {
-            socket.send(direction, part, is_lost);
-        }
+        let record = (flags & act::IS_GARBAGE == 0).then_some(*len);
+        socket.send(direction, &bytes[..end], record, is_lost);
+        socket.send(direction, &bytes[end..], None, is_lost);
     }
     socket
 }
@@ -99,6 +101,15 @@ fn nanos(code: u8) -> u64 {
     }
 }
 
+/// A segment with payload.
+#[derive(Clone, Default)]
+struct Sent {
+    seq: u32,
+    bytes: Vec<u8>,
+    /// The length of the record that begins in it, unless it was delivered before.
+    record: Option<u8>,
+}
+
 /// A socket whose packets the monitor sees.
 struct Socket {
     connection: Connection,
@@ -107,10 +118,15 @@ struct Socket {
     /// By direction, the next sequence number.
     next: [u32; 2],
     /// By direction, the last segment.
-    last: [(u32, Vec<u8>); 2],
+    last: [Sent; 2],
+    /// By direction, where the delivered bytes end.
+    delivered: [u32; 2],
     may_infer: bool,
-    /// Segments with payload from the peer.
-    received: usize,
+    is_client: bool,
+    /// The length of the last record of this host.
+    ping: u8,
+    /// By length, records of the peer.
+    received: [u32; 256],
 }
 
 impl Socket {
@@ -126,10 +142,13 @@ impl Socket {
             stats: ListenerStats::EMPTY,
             now: 1_000_000_000,
             next: [u32::MAX - 100, 7],
-            last: [(0, vec![0]), (0, vec![0])],
+            last: Default::default(),
+            delivered: [u32::MAX - 100, 7],
             may_infer: has(setup::IS_OLDER)
                 || !(has(setup::OFFERS_H2) || has(setup::IS_CBC) && has(setup::IS_1_2)),
-            received: 0,
+            is_client: has(setup::IS_CLIENT),
+            ping: 0,
+            received: [0; 256],
         };
         if has(setup::IS_OLDER) {
             socket.connection.flow.join_mid_stream(Direction::Rx);
@@ -154,32 +173,51 @@ impl Socket {
             (true, false) => 0xc02f,
             (true, true) => 0xc027,
         };
-        self.send(client, &client_hello(protocols, 30), false);
+        self.send(client, &client_hello(protocols, 30), None, false);
         let hello = server_hello(!has(setup::IS_1_2), suite, None);
-        self.send(server, &hello, false);
+        self.send(server, &hello, None, false);
         let finished = tls_record(APPLICATION_DATA, &[0xee; 53]);
-        self.send(server, &finished, false);
+        self.send(server, &finished, None, false);
         let end = [tls_record(CHANGE_CIPHER_SPEC, &[1]), finished].concat();
-        self.send(client, &end, false);
+        self.send(client, &end, None, false);
         let protocol = self.connection.flow.snapshot.protocol;
         assert_eq!(protocol, protocol::OPAQUE);
     }
 
-    /// The next bytes of a direction, which the monitor sees unless they are lost.
-    fn send(&mut self, direction: Direction, bytes: &[u8], is_lost: bool) {
+    /// The next bytes of a direction, which the monitor sees unless they are lost. `record` is the length of
+    /// the one that begins in them.
+    fn send(&mut self, direction: Direction, bytes: &[u8], record: Option<u8>, is_lost: bool) {
         if bytes.is_empty() {
             return;
         }
         let i = direction.index();
-        let seq = self.next[i];
-        self.next[i] = seq.wrapping_add(bytes.len() as u32);
-        self.last[i] = (seq, bytes.to_vec());
+        let sent = Sent {
+            seq: self.next[i],
+            bytes: bytes.to_vec(),
+            record,
+        };
+        self.next[i] = sent.seq.wrapping_add(bytes.len() as u32);
+        self.last[i] = sent.clone();
         if !is_lost {
-            self.deliver(direction, seq, bytes);
+            self.deliver(direction, sent);
         }
     }
 
-    fn deliver(&mut self, direction: Direction, seq: u32, bytes: &[u8]) {
+    fn deliver(&mut self, direction: Direction, sent: Sent) {
+        let Sent { seq, bytes, record } = sent;
+        let i = direction.index();
+        self.last[i].record = None;
+        if let Some(record) = record {
+            match direction {
+                Direction::Rx => self.received[usize::from(record)] += 1,
+                Direction::Tx => self.ping = record,
+            }
+        }
+        let end = seq.wrapping_add(bytes.len() as u32);
+        let is_new = end.wrapping_sub(self.delivered[i]) as i32 > 0;
+        if is_new {
+            self.delivered[i] = end;
+        }
         let segment = Segment {
             seq,
             ack: self.next[direction.opposite().index()],
@@ -192,14 +230,19 @@ impl Socket {
         self.connection.take(
             direction,
             &segment,
-            bytes,
+            &bytes,
             self.now,
             &ListenerLimits::default(),
             &mut self.stats,
             |_| {},
         );
-        self.received += usize::from(direction == Direction::Rx);
         self.check_step(&before);
+        let s = &self.connection.flow.snapshot;
+        let has_tries = s.protocol == protocol::OPAQUE && s.has_tries();
+        assert!(
+            !(is_new && has_tries && direction == Direction::Rx),
+            "a try in spite of new data"
+        );
     }
 
     fn check_step(&self, before: &Snapshot) {
@@ -218,10 +261,14 @@ impl Socket {
         assert!(s.rx.pings_unanswered() <= s.rx.pings);
         assert!(s.tx.pings_unanswered() <= s.tx.pings);
         let is_first = before.tx.pings == 0 && s.tx.pings > 0;
+        let pong = match self.is_client {
+            true => self.ping.wrapping_sub(MASK),
+            false => self.ping.wrapping_add(MASK),
+        };
+        let answers = self.received[usize::from(pong)];
         assert!(
-            !is_first || self.received >= PAIRS,
-            "learned from {} segments",
-            self.received
+            !is_first || answers >= PAIRS,
+            "learned from {answers} answers"
         );
         let has_second = s.second_try(s.first_try.nanos(self.now)) != 0;
         assert!(

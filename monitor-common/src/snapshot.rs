@@ -155,7 +155,8 @@ pub struct Snapshot {
     pub peer_window: u16,
     /// Ticks from the first try to the second. The second try is the first later ping that is a try and
     /// leaves at least [`TRY_APART`] after the first. 0 if there was none within 65,535 ticks (9 min).
-    /// Valid only while there is a first try. Written by egress.
+    /// Valid only while there is a first try. Of inferred pings further apart, the first try counts as left
+    /// that long before the second. Written by egress.
     pub second_try_after: u16,
     /// 1 once `snd_una` / `snd_nxt` are valid.
     pub una_known: u8,

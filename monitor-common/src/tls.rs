@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The pings of a learned heartbeat are kept in the fields of the [`Flow`] that hold those of a WebSocket.
-//! With [`protocol::OPAQUE`] they are inferred. Nothing else here is published.
+//! With [`protocol::OPAQUE`] they are inferred. Besides these, only [`TlsFacts`] are published.
 
 mod handshake;
 mod hello;
@@ -17,12 +17,13 @@ mod record_walk;
 pub use handshake::TlsFacts;
 use handshake::TlsHandshake;
 pub use hello::HelloFact;
-use ping_inference::PingInference;
+use ping_inference::{Arrived, PingInference};
 pub use record_walk::{RECORD_STEPS, RecordHeader, RecordStep, RecordWalk, content_type};
 
 use crate::{
     Direction,
     flow::{Flow, notable},
+    moment::{Moment, TICK},
     snapshot::protocol,
     stats::ListenerStats,
 };
@@ -105,10 +106,28 @@ impl Flow {
         }
         let pinger = direction.opposite();
         let ping_len = tls.handshake.ping_len(from_client, header.len);
-        let round_trip = tls.pings[pinger.index()].receive(ping_len, now);
+        let (end, arrived) = self.arrived(direction);
+        let round_trip = tls.pings[pinger.index()].receive(ping_len, arrived, now);
         self.answer_inferred_pings(pinger, round_trip);
-        if let Some(period) = tls.pings[direction.index()].send(header.len, now) {
+        if let Some(period) = tls.pings[direction.index()].send(header.len, end, now) {
             self.inferred_ping(direction, period, now);
+        }
+    }
+
+    /// Where what passes in this direction ends, and what of the other one had arrived before. What this host
+    /// receives has always arrived.
+    #[inline(always)]
+    fn arrived(&self, direction: Direction) -> (u32, Arrived) {
+        let s = &self.snapshot;
+        match direction {
+            Direction::Rx => (
+                0,
+                Arrived {
+                    until: s.snd_una,
+                    at: s.ack_progress_at,
+                },
+            ),
+            Direction::Tx => (s.snd_nxt, Arrived { until: 0, at: 0 }),
         }
     }
 
@@ -158,6 +177,12 @@ impl Flow {
     fn try_inferred(&mut self, period: u64, now: u64) -> bool {
         let s = &mut self.snapshot;
         let silence = now.saturating_sub(s.rx.last_payload);
-        (!s.has_tries() || silence >= period / 2 * 3) && s.try_again(now)
+        let has_tries = s.has_tries();
+        // A second try that leaves later after the first could not be recorded.
+        let earliest = now.saturating_sub(u16::MAX as u64 * TICK);
+        if has_tries && s.second_try_after == 0 && s.first_try.nanos(now) < earliest {
+            s.first_try = Moment::of(earliest);
+        }
+        (!has_tries || silence >= period / 2 * 3) && s.try_again(now)
     }
 }

@@ -10,12 +10,12 @@ mod minor {
     pub(super) const TLS_1_3: u8 = 4;
 }
 
-/// The longest record that a side may send with every payload padded alike: JSSE adds 16 zeros to each
-/// record of TLS 1.3.
+/// Zeros that JSSE adds to each record of TLS 1.3.
 const PADDING: u8 = 16;
 
-/// Lengths of the record with a Finished message in TLS 1.3: the hash of the cipher suite, 4 bytes of
-/// header, one of content type and a tag of 16 (RFC 8446 §4.4.4, §5.2).
+/// Lengths of an unpadded record with a Finished message in TLS 1.3: a hash of the cipher suite's kind, a
+/// header of 4 bytes, the content type and a tag of 16 bytes (RFC 8446 §4.4.4, §5.2). The tag has 16 bytes
+/// in all suites but TLS_AES_128_CCM_8_SHA256, where neither length fits and no padding is found.
 const FINISHED_SHA256: u8 = 32 + 4 + 1 + 16;
 const FINISHED_SHA384: u8 = 48 + 4 + 1 + 16;
 const TLS_AES_256_GCM_SHA384: u16 = 0x1302;
@@ -42,7 +42,9 @@ mod phase {
     /// The hello was not seen: the connection is older than the walk.
     pub(super) const UNKNOWN: u8 = 0;
     pub(super) const HANDSHAKE: u8 = 1;
-    pub(super) const FINISHED: u8 = 2;
+    /// The client sends encrypted messages, of which the server has not answered any.
+    pub(super) const CLIENT_FLIGHT: u8 = 2;
+    pub(super) const FINISHED: u8 = 3;
 }
 
 impl TlsHandshake {
@@ -70,6 +72,10 @@ impl TlsHandshake {
                 *facts = (*facts & !TlsFacts::VERSION) | (value & TlsFacts::VERSION);
             }
             fact::SUITE => {
+                // The extension that says so may be cut off in a recording.
+                if is_of_tls_1_3(value) {
+                    *facts = (*facts & !TlsFacts::VERSION) | minor::TLS_1_3 as u16;
+                }
                 if !is_aead(value) {
                     *facts |= TlsFacts::BLOCK_CIPHER;
                 }
@@ -93,9 +99,10 @@ impl TlsHandshake {
             }
             return false;
         }
-        if self.phase == phase::HANDSHAKE {
+        if matches!(self.phase, phase::HANDSHAKE | phase::CLIENT_FLIGHT) {
+            let is_response = self.phase == phase::CLIENT_FLIGHT && !from_client;
             match self.facts.version() {
-                Some(minor::TLS_1_3) => {
+                Some(minor::TLS_1_3) if !is_response => {
                     self.finish(from_client, header.len);
                     return false;
                 }
@@ -107,14 +114,14 @@ impl TlsHandshake {
         !self.facts.is_refused()
     }
 
-    /// In TLS 1.3 the rest of the handshake looks like data. The server's last message in it is Finished,
-    /// and the client's first one. A server may pack its messages into one record, which shows nothing:
-    /// such a server does not pad.
+    /// In TLS 1.3 the rest of the handshake looks like data. Each side's last message in it is Finished, after
+    /// which the client may send more. A side may pack its messages into one record, which shows nothing: such
+    /// a side does not pad.
     #[inline(always)]
     fn finish(&mut self, from_client: bool, len: u16) {
         let (plain, padded) = (self.finished as u16, (self.finished + PADDING) as u16);
         let padding = if from_client {
-            self.phase = phase::FINISHED;
+            self.phase = phase::CLIENT_FLIGHT;
             &mut self.client_padding
         } else {
             &mut self.server_padding
@@ -139,16 +146,22 @@ impl TlsHandshake {
     }
 }
 
-/// Whether a cipher suite keeps sizes: those of TLS 1.3 (RFC 8446 §B.4), and AES-GCM (RFC 5288, RFC 5289,
-/// RFC 5487), AES-CCM (RFC 6655, RFC 7251) and ChaCha20 (RFC 7905) of TLS 1.2. The others in use are block
-/// ciphers in CBC mode, which round to 16 bytes.
+/// The suites of TLS 1.3 are in no other version (RFC 8446 §B.4).
+#[inline(always)]
+const fn is_of_tls_1_3(suite: u16) -> bool {
+    matches!(suite, 0x1301..=0x1305)
+}
+
+/// Whether a cipher suite keeps sizes: those of TLS 1.3, and AES-GCM (RFC 5288, RFC 5289, RFC 5487), AES-CCM
+/// (RFC 6655, RFC 7251) and ChaCha20 (RFC 7905) of TLS 1.2. The others in use are block ciphers in CBC mode,
+/// which round to 16 bytes.
 #[inline(always)]
 const fn is_aead(suite: u16) -> bool {
-    matches!(
-        suite,
-        0x009c..=0x00ad | 0x1301..=0x1305 | 0xc02b..=0xc032 | 0xc09c..=0xc0af | 0xcca8..=0xccae
-            | 0xd001..=0xd005
-    )
+    is_of_tls_1_3(suite)
+        || matches!(
+            suite,
+            0x009c..=0x00ad | 0xc02b..=0xc032 | 0xc09c..=0xc0af | 0xcca8..=0xccae | 0xd001..=0xd005
+        )
 }
 
 /// What is known of a TLS connection. Published as [`Snapshot::tls`](crate::snapshot::Snapshot::tls).
@@ -195,5 +208,25 @@ impl TlsFacts {
     #[inline(always)]
     pub const fn is_refused(self) -> bool {
         self.may_be_h2() || self.has_block_cipher()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a ServerHello says that ends after its cipher suite.
+    fn version_of(suite: u16) -> Option<u8> {
+        let mut handshake = TlsHandshake::EMPTY;
+        handshake.hello(HelloFact::version(3));
+        handshake.hello(HelloFact::suite(suite));
+        handshake.facts().version()
+    }
+
+    #[test]
+    fn the_suite_shows_tls_1_3_if_its_extension_is_cut_off() {
+        assert_eq!(version_of(0x1301), Some(4));
+        assert_eq!(version_of(0x1305), Some(4));
+        assert_eq!(version_of(0xc02f), Some(3));
     }
 }

@@ -6,11 +6,11 @@ use proptest::{prelude::*, sample::select};
 
 use crate::{
     servers::{BROWSER, Client, SERVERS, Server},
-    traffic::{Chatter, Life, MILLI, SECOND},
+    traffic::{Chatter, MILLI, SECOND, Scenario},
 };
 
 /// A connection on which a ping every 25 s is the only traffic.
-const QUIET: Life = Life {
+const QUIET: Scenario = Scenario {
     server: SERVERS[0].0,
     client: BROWSER,
     chatter: Chatter::Nothing,
@@ -30,7 +30,7 @@ fn the_heartbeat_of_every_server_is_learned_after_five_pings() {
         let ping_len = 2 + server.ping + overhead + server.padding;
         assert_eq!(ping_len, usize::from(ping), "{name}");
         assert_eq!(6 + server.ping + overhead, usize::from(pong), "{name}");
-        let outcome = Life { server, ..QUIET }.play();
+        let outcome = Scenario { server, ..QUIET }.run();
         let s = outcome.last;
         let version = s.tls().and_then(|tls| tls.version());
         assert_eq!(version, Some(if server.is_1_3 { 4 } else { 3 }), "{name}");
@@ -52,13 +52,13 @@ fn the_pings_of_a_client_are_learned_and_never_make_it_unresponsive() {
             pings: true,
             ..BROWSER
         };
-        let outcome = Life {
+        let outcome = Scenario {
             server,
             client,
             stops_at: 400 * SECOND,
             ..QUIET
         }
-        .play();
+        .run();
         let s = outcome.last;
         assert!(s.rx.pings > 5, "{}: {}", server.name, s.rx.pings);
         assert_eq!(
@@ -71,20 +71,30 @@ fn the_pings_of_a_client_are_learned_and_never_make_it_unresponsive() {
     }
 }
 
+/// Finished is the client's only message, or follows a certificate and its signature, or the end of early data.
 #[test]
 fn a_client_whose_library_pads_is_calibrated_too() {
-    let client = Client {
-        padding: 16,
-        ..BROWSER
-    };
+    const FLIGHTS: [(&[usize], &[usize]); 3] =
+        [(&[], &[]), (&[900, 281], &[]), (&[21], &[400, 53])];
     for (server, ..) in SERVERS.into_iter().filter(|(server, ..)| server.is_1_3) {
-        let outcome = Life {
-            server,
-            client,
-            ..QUIET
+        for (flight, early_data) in FLIGHTS {
+            for padding in [0, 16] {
+                let client = Client {
+                    padding,
+                    flight,
+                    early_data,
+                    ..BROWSER
+                };
+                let outcome = Scenario {
+                    server,
+                    client,
+                    ..QUIET
+                }
+                .run();
+                let context = format!("{}: {client:?}", server.name);
+                assert!(outcome.last.tx.pings > 5, "{context}");
+            }
         }
-        .play();
-        assert!(outcome.last.tx.pings > 5, "{}", server.name);
     }
 }
 
@@ -95,12 +105,12 @@ fn a_connection_older_than_the_monitor_is_learned_unless_a_side_pads() {
         ..BROWSER
     };
     for (server, ..) in SERVERS {
-        let outcome = Life {
+        let outcome = Scenario {
             server,
             client,
             ..QUIET
         }
-        .play();
+        .run();
         let s = outcome.last;
         assert_eq!(s.protocol, protocol::OPAQUE, "{}", server.name);
         assert_eq!(s.tls().and_then(|tls| tls.version()), None);
@@ -114,11 +124,11 @@ fn nothing_is_inferred_if_http_2_was_offered_or_sizes_are_rounded() {
         protocols: &["h2", "http/1.1"],
         ..BROWSER
     };
-    let offered = Life {
+    let offered = Scenario {
         client: h2,
         ..QUIET
     }
-    .play();
+    .run();
     assert!(offered.last.tls().is_some_and(|tls| tls.may_be_h2()));
     let server = Server {
         is_1_3: false,
@@ -126,7 +136,7 @@ fn nothing_is_inferred_if_http_2_was_offered_or_sizes_are_rounded() {
         overhead: 0,
         ..QUIET.server
     };
-    let rounded = Life { server, ..QUIET }.play();
+    let rounded = Scenario { server, ..QUIET }.run();
     assert!(rounded.last.tls().is_some_and(|tls| tls.has_block_cipher()));
     for outcome in [offered, rounded] {
         assert!(outcome.last.tls().is_some_and(|tls| tls.is_refused()));
@@ -138,23 +148,23 @@ fn nothing_is_inferred_if_http_2_was_offered_or_sizes_are_rounded() {
 fn pings_that_cease_are_not_expected_for_ever() {
     // The client stops answering, and others write to it: the server's pings end with the connection.
     let server = SERVERS[3].0;
-    let outcome = Life {
+    let outcome = Scenario {
         server,
         chatter: Chatter::Ticks,
         stops_at: 300 * SECOND,
         ..QUIET
     }
-    .play();
+    .run();
     assert_eq!(outcome.last.tx.pings_unanswered(), 4);
 }
 
 /// Connections of all servers with all kinds of traffic, at round trips of 5 to 400 ms and losses of none to
 /// 5 %.
-fn lives(ping_period: u64) -> impl Iterator<Item = Life> {
+fn scenarios(ping_period: u64) -> impl Iterator<Item = Scenario> {
     SERVERS.into_iter().flat_map(move |(server, ..)| {
         Chatter::ALL.into_iter().flat_map(move |chatter| {
             [5, 50, 150, 400].into_iter().flat_map(move |round_trip| {
-                [0, 10, 50].map(move |loss| Life {
+                [0, 10, 50].map(move |loss| Scenario {
                     server,
                     chatter,
                     ping_period,
@@ -173,15 +183,15 @@ fn lives(ping_period: u64) -> impl Iterator<Item = Life> {
 fn the_living_are_not_accused_and_the_dead_are_found_within_three_pings() {
     for ping_period in [2 * SECOND, 25 * SECOND] {
         let (mut dead, mut found) = (0, 0);
-        for life in lives(ping_period) {
-            let living = life.play();
-            assert_eq!(living.accused_at, None, "{life:?}");
-            let life = Life {
+        for scenario in scenarios(ping_period) {
+            let living = scenario.run();
+            assert_eq!(living.accused_at, None, "{scenario:?}");
+            let scenario = Scenario {
                 stops_at: 25 * ping_period,
-                ..life
+                ..scenario
             };
-            let outcome = life.play();
-            let in_time = life.stops_at..life.stops_at + 3 * ping_period + 3 * SECOND;
+            let outcome = scenario.run();
+            let in_time = scenario.stops_at..scenario.stops_at + 3 * ping_period + 3 * SECOND;
             dead += 1;
             found += u32::from(outcome.accused_at.is_some_and(|at| in_time.contains(&at)));
         }
@@ -191,14 +201,73 @@ fn the_living_are_not_accused_and_the_dead_are_found_within_three_pings() {
 
 #[test]
 fn without_pings_nothing_is_learned() {
-    for life in lives(25 * SECOND) {
-        let outcome = Life {
+    for scenario in scenarios(25 * SECOND) {
+        let outcome = Scenario {
             ping_period: 0,
-            ..life
+            ..scenario
         }
-        .play();
-        assert_eq!(outcome.learned_at, None, "{life:?}");
+        .run();
+        // The client's text may happen to come like a pong.
+        if scenario.chatter != Chatter::TwoTimers {
+            assert_eq!(outcome.learned_at, None, "{scenario:?}");
+        }
     }
+}
+
+/// The client's timer fires less than a second after the server's, and later once a minute.
+#[test]
+fn timers_of_both_sides_are_rarely_taken_for_a_heartbeat_and_never_make_a_client_unresponsive() {
+    let (mut all, mut learned) = (0, 0);
+    for interval in [4, 10, 15, 25] {
+        for (round_trip, loss, ack_delay) in [
+            (5, 0, 0),
+            (5, 50, 40),
+            (50, 10, 40),
+            (150, 50, 0),
+            (400, 0, 40),
+            (400, 50, 40),
+        ] {
+            for seed in 1..=200 {
+                let scenario = Scenario {
+                    server: SERVERS[seed as usize % SERVERS.len()].0,
+                    client: Client {
+                        ack_delay: ack_delay * MILLI,
+                        ..BROWSER
+                    },
+                    chatter: Chatter::TwoTimers,
+                    ping_period: 0,
+                    round_trip: round_trip * MILLI,
+                    loss,
+                    ends_at: 40 * interval * SECOND,
+                    seed: seed * 7919 + interval * 31 + round_trip,
+                    ..QUIET
+                };
+                let outcome = scenario.run();
+                assert_eq!(outcome.accused_at, None, "{scenario:?}");
+                all += 1;
+                learned += u32::from(outcome.learned_at.is_some());
+            }
+        }
+    }
+    assert!(learned * 5 < all, "{learned} of {all}");
+}
+
+#[test]
+fn a_ping_every_twenty_minutes_is_enough_for_a_verdict() {
+    let ping_period = 20 * 60 * SECOND;
+    let scenario = Scenario {
+        ping_period,
+        ends_at: 30 * ping_period,
+        ..QUIET
+    };
+    assert_eq!(scenario.run().accused_at, None);
+    let scenario = Scenario {
+        stops_at: 20 * ping_period,
+        ..scenario
+    };
+    let accused_at = scenario.run().accused_at.expect("dead");
+    let passed = accused_at - scenario.stops_at;
+    assert!(passed < 3 * ping_period, "{} s", passed / SECOND);
 }
 
 proptest! {
@@ -214,7 +283,7 @@ proptest! {
         seed in any::<u64>(),
     ) {
         let client = Client { pings: client_pings, is_older, ..BROWSER };
-        let life = Life {
+        let scenario = Scenario {
             server: server.0,
             client,
             chatter,
@@ -225,6 +294,6 @@ proptest! {
             ends_at: 30 * ping_period,
             seed,
         };
-        prop_assert_eq!(life.play().accused_at, None);
+        prop_assert_eq!(scenario.run().accused_at, None);
     }
 }

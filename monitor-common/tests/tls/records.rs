@@ -30,13 +30,13 @@ impl Payload for Bytes<'_> {
 }
 
 /// A walk and what it has reported.
-struct Followed {
+struct Walker {
     walk: RecordWalk,
     headers: Vec<RecordHeader>,
     facts: Vec<HelloFact>,
 }
 
-impl Followed {
+impl Walker {
     fn new() -> Self {
         Self {
             walk: RecordWalk::EMPTY,
@@ -46,11 +46,11 @@ impl Followed {
     }
 
     fn of(stream: &[u8], cuts: &[usize]) -> Self {
-        let mut followed = Self::new();
+        let mut walker = Self::new();
         for (at, segment) in cut(stream, cuts) {
-            followed.segment(at, segment);
+            walker.segment(at, segment);
         }
-        followed
+        walker
     }
 
     /// A segment whose first byte is number `at` of the stream.
@@ -136,9 +136,9 @@ fn hellos_show_version_suite_and_protocols() {
     ] {
         let stream = [hello.clone(), data(&[40, 23])].concat();
         for first in 11..hello.len() {
-            let followed = Followed::of(&stream, &[first, stream.len()]);
-            assert_eq!(followed.facts, facts, "cut after {first} bytes");
-            assert_eq!(followed.headers[1..], [header(40), header(23)]);
+            let walker = Walker::of(&stream, &[first, stream.len()]);
+            assert_eq!(walker.facts, facts, "cut after {first} bytes");
+            assert_eq!(walker.headers[1..], [header(40), header(23)]);
         }
     }
 }
@@ -152,23 +152,23 @@ fn a_hello_that_ends_early_leads_to_the_next_record() {
             data(&[23, 99]),
         ]
         .concat();
-        let followed = Followed::of(&stream, &[stream.len()]);
-        assert_eq!(followed.headers[1..], [header(23), header(99)], "{keep}");
+        let walker = Walker::of(&stream, &[stream.len()]);
+        assert_eq!(walker.headers[1..], [header(23), header(99)], "{keep}");
     }
 }
 
 #[test]
 fn a_walk_that_joins_later_needs_two_headers_that_fit() {
     let stream = data(&[300, 23, 1000, 27, 19, 40]);
-    let mut followed = Followed::new();
+    let mut walker = Walker::new();
     // First from the middle of a record on, then from the beginning of the third.
     let (third, fourth) = (305 + 28, 305 + 28 + 1005);
-    followed.segment(100, &stream[100..third]);
-    followed.segment(third, &stream[third..700]);
-    followed.segment(700, &stream[700..fourth]);
-    assert_eq!(followed.headers, []);
-    followed.segment(fourth, &stream[fourth..]);
-    assert_eq!(followed.headers, [header(27), header(19), header(40)]);
+    walker.segment(100, &stream[100..third]);
+    walker.segment(third, &stream[third..700]);
+    walker.segment(700, &stream[700..fourth]);
+    assert_eq!(walker.headers, []);
+    walker.segment(fourth, &stream[fourth..]);
+    assert_eq!(walker.headers, [header(27), header(19), header(40)]);
 }
 
 #[test]
@@ -176,36 +176,36 @@ fn a_hole_inside_a_record_is_harmless_and_any_other_is_left_at_the_next_records(
     let stream = data(&[1000, 23, 50, 60, 70]);
     let begin = [client_hello(&[], 0), stream.clone()].concat();
     let hello = begin.len() - stream.len();
-    let mut followed = Followed::new();
-    followed.segment(0, &begin[..hello + 100]);
-    followed.segment(hello + 500, &begin[hello + 500..hello + 1005]);
-    followed.segment(hello + 1005, &begin[hello + 1005..hello + 1010]);
-    assert_eq!(followed.headers[1..], [header(1000), header(23)]);
+    let mut walker = Walker::new();
+    walker.segment(0, &begin[..hello + 100]);
+    walker.segment(hello + 500, &begin[hello + 500..hello + 1005]);
+    walker.segment(hello + 1005, &begin[hello + 1005..hello + 1010]);
+    assert_eq!(walker.headers[1..], [header(1000), header(23)]);
     // The end of the second record and the third one are missing.
     let fourth = hello + 1005 + 28 + 55;
-    followed.segment(fourth, &begin[fourth..]);
-    assert_eq!(followed.headers[3..], [header(70)]);
+    walker.segment(fourth, &begin[fourth..]);
+    assert_eq!(walker.headers[3..], [header(70)]);
     // What fills the hole comes too late.
-    followed.segment(hello + 1010, &begin[hello + 1010..fourth]);
-    assert_eq!(followed.headers.len(), 4);
+    walker.segment(hello + 1010, &begin[hello + 1010..fourth]);
+    assert_eq!(walker.headers.len(), 4);
 }
 
 #[test]
 fn a_truncated_segment_ends_the_walk_until_headers_fit_again() {
     let stream = [client_hello(&[], 0), data(&[900, 20, 30, 40])].concat();
     let hello = stream.len() - 900 - 20 - 30 - 40 - 4 * 5;
-    let mut followed = Followed::new();
+    let mut walker = Walker::new();
     let shown = &stream[..hello + 50];
-    let begin = followed.walk.place(ISN, (hello + 905 + 25) as u32);
+    let begin = walker.walk.place(ISN, (hello + 905 + 25) as u32);
     assert_eq!(begin, Some(0));
     let mut at = 0;
-    while followed
+    while walker
         .walk
         .step(&mut at, 0, (hello + 905 + 25) as u32, &Bytes(shown))
         != RecordStep::End
     {}
-    followed.segment(hello + 930, &stream[hello + 930..]);
-    assert_eq!(followed.headers, [header(40)]);
+    walker.segment(hello + 930, &stream[hello + 930..]);
+    assert_eq!(walker.headers, [header(40)]);
 }
 
 proptest! {
@@ -221,10 +221,10 @@ proptest! {
             false => client_hello(&["h2", "http/1.1"], 200),
         };
         let stream = [hello, data(&lens)].concat();
-        let whole = Followed::of(&stream, &[stream.len()]);
+        let whole = Walker::of(&stream, &[stream.len()]);
         let expected: Vec<_> = lens.iter().map(|len| header(*len)).collect();
         prop_assert_eq!(&whole.headers[1..], &expected);
-        let cut = Followed::of(&stream, &[&[first][..], &cuts].concat());
+        let cut = Walker::of(&stream, &[&[first][..], &cuts].concat());
         prop_assert_eq!(cut.headers, whole.headers);
         prop_assert_eq!(cut.facts, whole.facts);
     }
@@ -236,8 +236,8 @@ proptest! {
         back in 0..400_usize,
     ) {
         let stream = [client_hello(&[], 0), data(&lens)].concat();
-        let once = Followed::of(&stream, &cuts);
-        let mut twice = Followed::new();
+        let once = Walker::of(&stream, &cuts);
+        let mut twice = Walker::new();
         for (at, segment) in cut(&stream, &cuts) {
             twice.segment(at, segment);
             twice.segment(at, segment);
@@ -252,7 +252,7 @@ proptest! {
         stream in prop::collection::vec(any::<u8>(), 1..3000),
         cuts in prop::collection::vec(1..400_usize, 1..9),
     ) {
-        let followed = Followed::of(&stream, &cuts);
-        prop_assert!(followed.headers.len() <= stream.len() / 5);
+        let walker = Walker::of(&stream, &cuts);
+        prop_assert!(walker.headers.len() <= stream.len() / 5);
     }
 }

@@ -24,6 +24,12 @@ pub(crate) struct Client {
     pub(crate) pings: bool,
     /// Zeros that it adds to each record.
     pub(crate) padding: usize,
+    /// Records of its handshake before Finished, and of early data before and after the ServerHello. Lengths
+    /// without padding.
+    pub(crate) flight: &'static [usize],
+    pub(crate) early_data: &'static [usize],
+    /// How long its TCP waits for something to acknowledge with, nanoseconds.
+    pub(crate) ack_delay: u64,
     /// The connection is older than the monitor.
     pub(crate) is_older: bool,
 }
@@ -32,6 +38,9 @@ pub(crate) const BROWSER: Client = Client {
     protocols: &["http/1.1"],
     pings: false,
     padding: 0,
+    flight: &[],
+    early_data: &[],
+    ack_delay: 0,
     is_older: false,
 };
 

@@ -1,5 +1,7 @@
 //! Simulated servers and their clients: the records that cross the server's socket, and their times.
 
+use std::collections::VecDeque;
+
 use monitor_common::{
     Direction,
     listener::ListenerLimits,
@@ -35,10 +37,13 @@ pub(crate) enum Chatter {
     Confirmed,
     /// The server sends ten texts at once.
     Bursts,
+    /// Both sides send the same text, each by a timer of its own. The client's slows down, as in a hidden
+    /// browser tab.
+    TwoTimers,
 }
 
 impl Chatter {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Nothing,
         Self::Chat,
         Self::Room,
@@ -47,12 +52,13 @@ impl Chatter {
         Self::Polls,
         Self::Confirmed,
         Self::Bursts,
+        Self::TwoTimers,
     ];
 }
 
 /// One connection.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Life {
+pub(crate) struct Scenario {
     pub(crate) server: Server,
     pub(crate) client: Client,
     pub(crate) chatter: Chatter,
@@ -71,7 +77,7 @@ pub(crate) struct Life {
 struct Events {
     all: Vec<Event>,
     random: u64,
-    life: Life,
+    scenario: Scenario,
 }
 
 /// A segment; an acknowledgement if it is empty.
@@ -83,6 +89,10 @@ struct Event {
     direction: Direction,
     bytes: Vec<u8>,
     place: usize,
+    /// For bytes of this host, when an acknowledgement of them can pass the socket.
+    acked_at: u64,
+    /// How much of the other direction it acknowledges.
+    ack: usize,
 }
 
 impl Events {
@@ -95,58 +105,75 @@ impl Events {
 
     /// How much later a segment arrives because it was lost.
     fn delay(&mut self) -> u64 {
-        let mut timeout = 200 * MILLI + self.life.round_trip;
+        let mut timeout = 200 * MILLI + self.scenario.round_trip;
         let mut delay = 0;
-        while self.random(1000) < self.life.loss {
+        while self.random(1000) < self.scenario.loss {
             delay += timeout;
             timeout *= 2;
         }
         delay
     }
 
-    fn add(&mut self, at: u64, delay: u64, direction: Direction, bytes: Vec<u8>) {
+    /// A segment of the client that arrives at `at`, later by `delay` if it was lost.
+    fn receive(&mut self, at: u64, delay: u64, bytes: Vec<u8>) {
         self.all.push(Event {
             sent_at: at,
             at: at + delay,
-            direction,
+            direction: Direction::Rx,
             bytes,
             place: 0,
+            acked_at: 0,
+            ack: 0,
         });
     }
 
-    /// The server sends a frame of this payload length. Returns when its acknowledgement comes.
+    /// A segment of the server. Returns when it can be answered.
+    fn send(&mut self, at: u64, bytes: Vec<u8>) -> u64 {
+        let acked_at = at + self.scenario.round_trip + self.delay();
+        self.all.push(Event {
+            sent_at: at,
+            at,
+            direction: Direction::Tx,
+            bytes,
+            place: 0,
+            acked_at,
+            ack: 0,
+        });
+        acked_at
+    }
+
+    /// The server sends a frame of this payload length. Returns when its answer can come.
     fn server(&mut self, at: u64, payload: usize) -> u64 {
-        let server = self.life.server;
-        let record = record(2 + payload, server.padding, server);
-        self.add(at, 0, Direction::Tx, record);
-        let acked_at = at + self.life.round_trip + self.delay();
-        self.add(acked_at, 0, Direction::Rx, Vec::new());
+        let Scenario { server, client, .. } = self.scenario;
+        let acked_at = self.send(at, record(2 + payload, server.padding, server));
+        self.receive(acked_at + client.ack_delay, 0, Vec::new());
         acked_at
     }
 
     /// The client sends a masked frame, which arrives at `at` unless it is lost.
     fn client(&mut self, at: u64, payload: usize) {
-        if at < self.life.stops_at {
+        if at < self.scenario.stops_at {
             let delay = self.delay();
-            let Life { server, client, .. } = self.life;
+            let Scenario { server, client, .. } = self.scenario;
             let record = record(6 + payload, client.padding, server);
-            self.add(at, delay, Direction::Rx, record);
+            self.receive(at, delay, record);
         }
     }
 
     fn handshake(&mut self) {
-        let Life { server, client, .. } = self.life;
+        let Scenario { server, client, .. } = self.scenario;
         let finished = match server.suite {
             0x1302 => 53 + 16,
             _ => 53,
         };
         let data = |len| tls_record(APPLICATION_DATA, &vec![0xee; len]);
-        self.add(
-            SECOND,
-            0,
-            Direction::Rx,
-            client_hello(client.protocols, 300),
-        );
+        let padded = |lens: &[usize]| -> Vec<u8> {
+            let records = lens.iter().map(|len| data(len + client.padding));
+            records.flatten().collect()
+        };
+        let early_data = padded(client.early_data);
+        let hello = client_hello(client.protocols, 300);
+        self.receive(SECOND, 0, [hello, early_data.clone()].concat());
         let mut flight = server_hello(server.is_1_3, server.suite, None);
         let mut end = tls_record(CHANGE_CIPHER_SPEC, &[1]);
         if server.is_1_3 {
@@ -158,32 +185,33 @@ impl Events {
                     flight.extend(data(len + server.padding));
                 }
             }
+            end.extend(early_data);
+            end.extend(padded(client.flight));
             end.extend(data(finished + client.padding));
         } else {
             flight.extend(tls_record(HANDSHAKE, &[11; 900]));
             end.extend(tls_record(HANDSHAKE, &[0xee; 40]));
         }
-        self.add(SECOND + MILLI, 0, Direction::Tx, flight);
-        let at = SECOND + self.life.round_trip + 2 * MILLI;
-        self.add(at, 0, Direction::Rx, [end, data(600)].concat());
-        self.add(at + MILLI, 0, Direction::Tx, data(200));
+        let acked_at = self.send(SECOND + MILLI, flight);
+        self.receive(acked_at + MILLI, 0, [end, data(600)].concat());
+        self.send(acked_at + 2 * MILLI, data(200));
     }
 
     fn pings(&mut self) {
-        let Life {
+        let Scenario {
             ping_period,
             ends_at,
             round_trip,
             ..
-        } = self.life;
+        } = self.scenario;
         if ping_period == 0 {
             return;
         }
         let mut at = 2 * SECOND + round_trip + ping_period;
         while at < ends_at {
-            let len = self.life.server.ping;
+            let len = self.scenario.server.ping;
             let think = self.random(4 * MILLI);
-            if self.life.client.pings {
+            if self.scenario.client.pings {
                 self.client(at, len);
                 self.server(at + think, len);
             } else {
@@ -195,17 +223,18 @@ impl Events {
     }
 
     fn chatter(&mut self) {
-        let Life {
+        let Scenario {
             ends_at,
             round_trip,
             server,
             chatter,
             ..
-        } = self.life;
+        } = self.scenario;
         let mut at = 2 * SECOND + round_trip;
         while at < ends_at {
             let pause = match chatter {
                 Chatter::Nothing => return,
+                Chatter::TwoTimers => return self.two_timers(),
                 Chatter::Ticks => SECOND,
                 Chatter::Polls => 3 * SECOND,
                 Chatter::Bursts => 5 * SECOND + self.random(5 * SECOND),
@@ -214,11 +243,11 @@ impl Events {
             at += pause;
             let len = 1 + self.random(120) as usize;
             match chatter {
-                Chatter::Nothing => {}
+                Chatter::Nothing | Chatter::TwoTimers => {}
                 Chatter::Chat | Chatter::Polls => {
                     self.client(at, len);
                     let answer = self.random(100) as usize;
-                    if at < self.life.stops_at {
+                    if at < self.scenario.stops_at {
                         self.server(at + MILLI, answer);
                     }
                 }
@@ -248,6 +277,31 @@ impl Events {
     }
 }
 
+impl Events {
+    /// With the same interval, until the client's timer slows down to once a minute.
+    fn two_timers(&mut self) {
+        /// The payload of a ping of SignalR.
+        const TEXT: usize = 11;
+        let ends_at = self.scenario.ends_at;
+        // With a shorter one, a verdict does not wait for a timer that slowed down.
+        let interval = (ends_at / 40).max(4 * SECOND);
+        let jitter = [MILLI, 20 * MILLI][self.random(2) as usize];
+        let begin = 2 * SECOND + self.random(interval);
+        let mut at = begin;
+        while at < ends_at {
+            self.server(at, TEXT);
+            at += interval + self.random(jitter);
+        }
+        let slows_at = interval * (10 + self.random(20));
+        let mut at = begin + self.random(SECOND);
+        while at < ends_at {
+            self.client(at, TEXT);
+            let pause = if at < slows_at { interval } else { 60 * SECOND };
+            at += pause + self.random(jitter);
+        }
+    }
+}
+
 /// What became of a connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Outcome {
@@ -259,13 +313,13 @@ pub(crate) struct Outcome {
     pub(crate) learned_at: Option<u64>,
 }
 
-impl Life {
+impl Scenario {
     /// Passes all of its segments through the packet logic.
-    pub(crate) fn play(self) -> Outcome {
+    pub(crate) fn run(self) -> Outcome {
         let mut events = Events {
             all: Vec::new(),
             random: self.seed | 1,
-            life: self,
+            scenario: self,
         };
         events.handshake();
         events.pings();
@@ -280,7 +334,7 @@ impl Life {
             learned_at: None,
         };
         for event in events.in_order() {
-            let Event { at, direction, .. } = event;
+            let at = event.at;
             if at > self.ends_at {
                 break;
             }
@@ -291,7 +345,7 @@ impl Life {
             if outcome.accused_at.is_none() && is_unresponsive(s, at) {
                 outcome.accused_at = Some(at);
             }
-            socket.take(at, direction, event.place, &event.bytes);
+            socket.take(&event);
             if outcome.learned_at.is_none() && has_pings(&socket.connection) {
                 outcome.learned_at = Some(at);
             }
@@ -312,6 +366,21 @@ impl Events {
             next[event.direction.index()] += event.bytes.len();
         }
         events.sort_by_key(|event| event.at);
+        let mut unacked: VecDeque<_> = events
+            .iter()
+            .filter(|event| event.direction == Direction::Tx)
+            .map(|event| (event.acked_at, event.place + event.bytes.len()))
+            .collect();
+        let mut acked = 0;
+        for event in events
+            .iter_mut()
+            .filter(|event| event.direction == Direction::Rx)
+        {
+            while let Some((_, end)) = unacked.pop_front_if(|(at, _)| *at <= event.at) {
+                acked = end;
+            }
+            event.ack = acked;
+        }
         events
     }
 }
@@ -326,18 +395,25 @@ fn record(plain: usize, padding: usize, server: Server) -> Vec<u8> {
     tls_record(APPLICATION_DATA, &vec![0xee; body])
 }
 
-/// As in the core's rule: the second ping has waited for four round trips, at least for a second.
+/// As in the core's rule: the second ping has waited for four round trips, at least for a second. If the pings
+/// are at least 3 s apart, nothing has come for 64 s more.
 fn is_unresponsive(s: &Snapshot, now: u64) -> bool {
     let first = s.first_try.nanos(now);
     let second = s.second_try(first);
     let grace = (4_000 * u64::from(s.ping_rtt_us[1])).max(SECOND);
-    second != 0 && now > second + grace
+    let is_quick = u64::from(s.tx.ping_interval) << 24 < 3 * SECOND;
+    second != 0
+        && now > second + grace
+        && (is_quick || now > s.rx.last_payload + 64 * SECOND + grace)
 }
 
 fn has_pings(connection: &Connection) -> bool {
     let s = &connection.flow.snapshot;
     s.tx.pings + s.rx.pings > 0
 }
+
+/// By direction, the sequence number of the first byte.
+const ISN: [u32; 2] = [1000, 5000];
 
 struct Socket {
     connection: Connection,
@@ -351,18 +427,21 @@ impl Socket {
         Self {
             connection: Connection::EMPTY,
             stats: ListenerStats::EMPTY,
-            ends: [1000, 5000],
+            ends: ISN,
         }
     }
 
-    fn take(&mut self, at: u64, direction: Direction, place: usize, bytes: &[u8]) {
-        let base = [1000, 5000][direction.index()];
-        let seq = base + place as u32;
+    fn take(&mut self, event: &Event) {
+        let (direction, bytes) = (event.direction, &event.bytes);
         let i = direction.index();
+        let seq = ISN[i] + event.place as u32;
         self.ends[i] = self.ends[i].max(seq + bytes.len() as u32);
         let segment = Segment {
             seq,
-            ack: self.ends[direction.opposite().index()],
+            ack: match direction {
+                Direction::Rx => ISN[1] + event.ack as u32,
+                Direction::Tx => self.ends[0],
+            },
             window: 1000,
             flags: tcp_flags::ACK,
             payload_len: bytes.len() as u32,
@@ -372,7 +451,7 @@ impl Socket {
             direction,
             &segment,
             bytes,
-            at,
+            event.at,
             &ListenerLimits::default(),
             &mut self.stats,
             |_| {},

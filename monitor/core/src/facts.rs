@@ -47,7 +47,7 @@ impl Role {
 pub enum Protocol {
     /// A `101 Switching Protocols` or a frame was seen.
     WebSocket,
-    /// TLS: frames are unknown, pings are inferred; everything else works.
+    /// TLS: frames are unknown. Of pings, only those of a heartbeat inferred from the records are known.
     Opaque,
     /// Older than the monitor, and silent or out of sync since.
     Assumed,
@@ -135,6 +135,8 @@ pub struct Facts {
     pub peer_window_closed_at: Option<Ktime>,
     /// Round-trip time of the last answered ping from this host.
     pub ping_rtt: Option<Duration>,
+    /// Smoothed interval between pings from this host.
+    pub ping_interval: Option<Duration>,
     /// The last completed idle gap of at least a second, or longer than the listener's idle limit.
     /// If this host ended it and nothing was heard since, the longest such gap.
     pub last_idle_gap: Option<IdleGap>,
@@ -235,6 +237,7 @@ impl Facts {
             own_window_closed_at: None,
             peer_window_closed_at: None,
             ping_rtt: None,
+            ping_interval: None,
             last_idle_gap: None,
             close: None,
             closing: None,

@@ -4,6 +4,7 @@ use std::{fmt, time::Duration};
 
 use super::{
     event::CloseHow,
+    facts::Protocol,
     hop::{Activity, OnExpiry},
     observation::Observation,
     rules,
@@ -64,9 +65,9 @@ fn evidence(
         (VerdictKind::Unresponsive, certainty) => {
             let pings = CountedNoun(facts.pings_unanswered.into(), "ping");
             let waited = SecondsText(elapsed(facts.first_try, observation.now));
-            let source = match certainty {
-                Certainty::Inferred => ", by the sizes of TLS records",
-                Certainty::Suspected | Certainty::Confirmed => "",
+            let source = match facts.protocol {
+                Protocol::Opaque => ", by the sizes of TLS records",
+                Protocol::WebSocket | Protocol::Assumed => "",
             };
             let deaf = format!(
                 "{pings} unanswered{source}, and no data for {waited} while TCP acknowledges"

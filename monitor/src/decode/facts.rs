@@ -8,7 +8,9 @@ use std::{
 use monitor_common::{
     moment::Moment,
     published::Published,
-    snapshot::{DirectionFacts, Snapshot, closing_by, multipath, origin, protocol, role},
+    snapshot::{
+        DirectionFacts, PING_UNIT, Snapshot, closing_by, multipath, origin, protocol, role,
+    },
 };
 
 use super::DecodeError;
@@ -67,6 +69,10 @@ pub fn facts(s: &Snapshot) -> Result<Facts, DecodeError> {
         ping_rtt: match s.ping_rtt_us[1] {
             0 => None,
             micros => Some(Duration::from_micros(micros.into())),
+        },
+        ping_interval: match s.tx.ping_interval {
+            0 => None,
+            units => Some(Duration::from_nanos(u64::from(units) * PING_UNIT)),
         },
         last_idle_gap: moment(s.gap_to).map(|to| IdleGap {
             from: Ktime(s.gap_to.saturating_sub(s.last_idle_gap())),

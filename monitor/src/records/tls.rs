@@ -9,7 +9,7 @@ use monitor_core::{Detail, detail::TlsFacts};
 
 /// A TLS connection whose records are followed.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct TlsRecord {
+pub struct TlsSummary {
     /// As in `1.3`; `None` if the ServerHello was not seen.
     pub version: Option<&'static str>,
     /// `learned`, `none` as long as no heartbeat was recognised, or `refused`.
@@ -20,7 +20,7 @@ pub struct TlsRecord {
     pub heartbeat_interval_seconds: Option<f64>,
 }
 
-impl TlsRecord {
+impl TlsSummary {
     /// `None` unless the connection's TLS records are followed.
     pub fn new(detail: &Detail) -> Option<Self> {
         let tls = detail.tls?;
@@ -40,12 +40,9 @@ impl TlsRecord {
     }
 }
 
-impl fmt::Display for TlsRecord {
+impl fmt::Display for TlsSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("tls")?;
-        if let Some(version) = self.version {
-            write!(f, " {version}")?;
-        }
+        f.write_str(self.version.unwrap_or("version unknown"))?;
         match (self.refused_for, self.heartbeat_interval_seconds) {
             (Some("h2"), _) => f.write_str(", heartbeat unknown: may be HTTP/2"),
             (Some(_), _) => f.write_str(", heartbeat unknown: block cipher"),

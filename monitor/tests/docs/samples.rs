@@ -19,7 +19,7 @@ use monitor::records::{
     recording_summary::{RecordingSummary, RecordingTraffic},
     skipped::{Skip, Skipped},
     status::{ListenerStatus, LossCount, StatusRecord, ZombieCounts},
-    tls::TlsRecord,
+    tls::TlsSummary,
     transitions::TransitionRecord,
     warning::WarningRecord,
 };
@@ -331,7 +331,7 @@ fn transitions() -> Vec<TransitionRecord> {
 fn connection_summaries() -> [ConnectionSummary; 3] {
     let open = ConnectionSummary {
         close: None,
-        tls: Some(TlsRecord {
+        tls: Some(TlsSummary {
             version: None,
             heartbeat: "none",
             refused_for: None,
@@ -383,7 +383,7 @@ fn connection_summary(full: bool) -> ConnectionSummary {
         retransmits_total: full.then_some(0),
         longest_idle_gap_seconds: full.then_some(1.0),
         protocol_errors: full.then(|| [("rsv", 1)].into()),
-        tls: full.then_some(TlsRecord {
+        tls: full.then_some(TlsSummary {
             version: Some("1.3"),
             heartbeat: "learned",
             refused_for: Some("h2"),

@@ -199,6 +199,29 @@ fn text_has_a_line_per_frame_then_connections_and_a_summary() {
 }
 
 #[test]
+fn text_shows_tls_behind_the_other_columns() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../testdata/recordings/tls/websockets-tls13.pcap.gz");
+    let output = wsmon(&["--no-frames", "--port", "8443"], &path);
+    let text = stdout(&output);
+    let table: Vec<_> = text
+        .lines()
+        .skip_while(|line| !line.starts_with("cookie"))
+        .take_while(|line| !line.is_empty())
+        .collect();
+    let [head, rows @ ..] = &table[..] else {
+        panic!("{text}");
+    };
+    assert!(head.ends_with("  tls"), "{head}");
+    assert_eq!(rows.len(), 13);
+    for row in rows {
+        assert_eq!(row.split_whitespace().nth(4), Some("opaque"), "{row}");
+        assert!(row.contains("  1.3, heartbeat "), "{row}");
+        assert!(row.ends_with(" s inferred"), "{row}");
+    }
+}
+
+#[test]
 fn a_recording_from_stdin_is_the_same_as_from_a_file() {
     let file = file(&story());
     let expected = stdout(&wsmon(&["--json", "--port", "8080"], &file.path));

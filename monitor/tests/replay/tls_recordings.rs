@@ -33,7 +33,7 @@ struct Connection {
 
 /// What a replay says about a client.
 #[derive(Debug)]
-struct Judged {
+struct ReplayedClient {
     heartbeat: String,
     /// Microseconds since 1970.
     called_unresponsive_at: Vec<u64>,
@@ -46,11 +46,11 @@ const PINGS: u64 = 3;
 fn stopped_clients_are_found_and_living_ones_are_not_accused() {
     for (path, truth) in recordings() {
         let name = path.display();
-        let judged = judged(&path);
+        let replayed = replayed_clients(&path);
         for connection in &truth.connections {
-            let judged = &judged[&connection.client];
-            let context = format!("{name}: {}: {judged:?}", connection.client);
-            let at = &judged.called_unresponsive_at;
+            let replayed = &replayed[&connection.client];
+            let context = format!("{name}: {}: {replayed:?}", connection.client);
+            let at = &replayed.called_unresponsive_at;
             let expected = match (truth.ping_every_ms, &*truth.cipher, &*truth.server) {
                 // An answer to a poll repeats its text: a heartbeat of the application.
                 (None, _, _) if connection.traffic == "polls" => "learned",
@@ -63,7 +63,7 @@ fn stopped_clients_are_found_and_living_ones_are_not_accused() {
                 }
                 _ => "learned",
             };
-            assert_eq!(judged.heartbeat, expected, "{context}");
+            assert_eq!(replayed.heartbeat, expected, "{context}");
             let Some(stopped_at) = connection.stopped_at.filter(|_| expected == "learned") else {
                 assert_eq!(at.len(), 0, "{context}");
                 continue;
@@ -98,7 +98,7 @@ fn recordings() -> Vec<(PathBuf, Truth)> {
 }
 
 /// Each client's address, and what a replay says about it.
-fn judged(path: &Path) -> BTreeMap<String, Judged> {
+fn replayed_clients(path: &Path) -> BTreeMap<String, ReplayedClient> {
     let file = fs::read(path).expect("a recording");
     let mut bytes = Vec::new();
     let mut unpacked = unpacked(&file[..]).expect("a packed file");
@@ -113,7 +113,7 @@ fn judged(path: &Path) -> BTreeMap<String, Judged> {
                 .peer
                 .map_or_else(String::new, |peer| peer.to_string());
             let called_unresponsive_at = called.iter().filter(|(it, _)| *it == peer);
-            let judged = Judged {
+            let replayed = ReplayedClient {
                 heartbeat: connection
                     .tls
                     .as_ref()
@@ -121,7 +121,7 @@ fn judged(path: &Path) -> BTreeMap<String, Judged> {
                     .to_owned(),
                 called_unresponsive_at: called_unresponsive_at.map(|(_, at)| *at).collect(),
             };
-            (peer, judged)
+            (peer, replayed)
         })
         .collect()
 }

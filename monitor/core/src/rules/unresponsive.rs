@@ -6,8 +6,9 @@
 //! uploading, a host that does not read, and a burst of pings are excused before this rule sees
 //! them.
 //!
-//! Under TLS the kernel programs infer the pings of a heartbeat from the sizes and times of records.
-//! A single one proves nothing, and nothing is ever confirmed.
+//! Under TLS the pings of a heartbeat are inferred from the sizes and times of records. A single one
+//! proves nothing, and nothing is ever confirmed. Texts that both sides send by timers of their own may
+//! be mistaken for pings and pongs, so the peer gets the time to which a browser slows down a timer.
 
 use std::time::Duration;
 
@@ -44,16 +45,23 @@ fn find(observation: &Observation<'_>) -> Finding {
             observation.while_frames_leave(pings, observation.rules.ping_timeout),
         );
     };
-    let (first, patience) = match has_inferred_pings(observation) {
+    let is_inferred = has_inferred_pings(observation);
+    let (first, patience) = match is_inferred {
+        // The second try causes an event.
         true => (Ktime::NEVER, grace(observation)),
         false => (
             since + observation.rules.ping_timeout,
             usual_grace(observation),
         ),
     };
-    let second = facts
-        .second_try
-        .map_or(Ktime::NEVER, |second| second + patience);
+    let second = match facts.second_try {
+        None => Ktime::NEVER,
+        Some(second) if is_inferred => {
+            let silent_since = facts.rx.last_payload.unwrap_or(since);
+            (second + patience).max(silent_since + slowed_timer(observation) + patience)
+        }
+        Some(second) => second + patience,
+    };
     if observation.now < first.min(second) {
         return Finding::NotBefore(first.min(second));
     }
@@ -128,6 +136,15 @@ fn has_inferred_pings(observation: &Observation<'_>) -> bool {
     observation.facts.protocol == Protocol::Opaque
 }
 
+/// How long a timer of the peer may have slowed down instead. Pings that come faster than any such timer
+/// are pings.
+fn slowed_timer(observation: &Observation<'_>) -> Duration {
+    match observation.facts.ping_interval {
+        Some(interval) if interval < MIN_TIMER => Duration::ZERO,
+        _ => SLOWED_TIMER,
+    }
+}
+
 /// When both tries will have waited long enough.
 fn confirmed_at(observation: &Observation<'_>) -> Ktime {
     match (observation.facts.first_try, observation.facts.second_try) {
@@ -177,6 +194,10 @@ fn grace(observation: &Observation<'_>) -> Duration {
 }
 
 const MIN_PING_GRACE: Duration = Duration::from_secs(1);
+/// Of heartbeats that both sides send by timers: STOMP clients use 4 to 20 s, SignalR's 15 s.
+const MIN_TIMER: Duration = Duration::from_secs(3);
+/// The timers of a hidden page fire once a minute. The rest is for a retransmission.
+const SLOWED_TIMER: Duration = Duration::from_secs(64);
 /// `TCP_RTO_MIN` (`include/net/tcp.h`).
 const MIN_RTO: Duration = Duration::from_millis(200);
 /// Most peers' TCP has given up by then.

@@ -46,6 +46,26 @@ fn a_black_holed_subflow_is_never_confirmed() {
 }
 
 #[test]
+fn pings_inferred_from_tls_records_are_named_as_such() {
+    let (mut bench, mut facts) = opened(None);
+    facts.protocol = Protocol::Opaque;
+    facts.ping_interval = Some(Duration::from_secs(2));
+    for at in [1_000, 3_000] {
+        ping(&mut facts, at);
+        ack(&mut facts, at + 1);
+        bench.trouble(Trouble::PingUnanswered, at + 1, &facts);
+    }
+    bench.snapshot = Some(facts);
+    bench.until(10_000);
+    assert_eq!(
+        bench.reasons,
+        [format!(
+            "2 pings unanswered, by the sizes of TLS records, and no data for 3 s while TCP acknowledges{WHY}"
+        )]
+    );
+}
+
+#[test]
 fn a_pong_may_come_by_another_subflow() {
     let (mut bench, mut facts) = opened(None);
     for at in [1_000, 2_000, 3_000, 4_000, 20_000] {

@@ -149,24 +149,31 @@ fn on_a_lossy_path_a_pong_may_be_sent_many_times() {
     };
 }
 
+/// A connection over TLS with pings at this interval, milliseconds.
+fn under_tls(interval: u64, rtt: u64) -> (Bench, Facts) {
+    let (mut bench, mut facts) = floor_of(10);
+    facts.protocol = Protocol::Opaque;
+    facts.ping_rtt = Some(Duration::from_millis(rtt));
+    facts.ping_interval = Some(Duration::from_millis(interval));
+    bench.event(Event::Opened(Box::new(facts.clone())));
+    (bench, facts)
+}
+
 #[test]
 fn under_tls_the_second_ping_without_an_answer_infers_and_nothing_confirms() {
     for rtt in [20, 600] {
-        let (mut bench, mut facts) = floor_of(10);
-        facts.protocol = Protocol::Opaque;
-        facts.ping_rtt = Some(Duration::from_millis(rtt));
-        bench.event(Event::Opened(Box::new(facts.clone())));
+        let (mut bench, mut facts) = under_tls(2_000, rtt);
         unanswered(&mut bench, &mut facts, 1_000);
         bench.until(100_000);
         assert_eq!(bench.emitted, [], "a single one proves nothing");
         for n in 1..20 {
-            unanswered(&mut bench, &mut facts, 100_000 + n * 5_000);
+            unanswered(&mut bench, &mut facts, 100_000 + n * 2_000);
         }
         bench.until(400_000);
         let grace = (4 * rtt).max(1_000);
         assert_eq!(
             bench.emitted,
-            [(105_000 + grace, FIRING, Unresponsive, Certainty::Inferred)]
+            [(102_000 + grace, FIRING, Unresponsive, Certainty::Inferred)]
         );
         receive(&mut facts, 400_000);
         bench.trouble(Trouble::Answered, 400_000, &facts);
@@ -176,11 +183,53 @@ fn under_tls_the_second_ping_without_an_answer_infers_and_nothing_confirms() {
 }
 
 #[test]
+fn under_tls_a_peer_whose_timer_may_have_slowed_down_gets_more_than_a_minute() {
+    for (interval, expected) in [
+        (2_900, 7_800),
+        (3_000, 66_000),
+        (10_000, 66_000),
+        (25_000, 66_000),
+        // The second ping comes later.
+        (60_000, 122_000),
+    ] {
+        let (mut bench, mut facts) = under_tls(interval, 20);
+        receive(&mut facts, 1_000);
+        bench.snapshot = Some(facts.clone());
+        for n in 1..20 {
+            unanswered(&mut bench, &mut facts, 1_000 + n * interval);
+        }
+        bench.until(1_300_000);
+        let [(at, FIRING, Unresponsive, Certainty::Inferred)] = bench.emitted[..] else {
+            panic!("{interval}: {:?}", bench.emitted);
+        };
+        assert!((expected..expected + 200).contains(&at), "{interval}: {at}");
+    }
+}
+
+/// A single ping is never checked again. After a loss of events, every snapshot is read.
+#[test]
+fn under_tls_a_second_try_whose_event_was_lost_is_found_in_the_snapshot() {
+    let (mut bench, mut facts) = under_tls(2_000, 20);
+    unanswered(&mut bench, &mut facts, 1_000);
+    bench.trouble(Trouble::PingUnanswered, 1_000, &facts);
+    assert_eq!(bench.core.poll_timeout(), None);
+    ping(&mut facts, 3_000);
+    ack(&mut facts, 3_001);
+    bench.snapshot = Some(facts.clone());
+    bench.until(5_000);
+    assert_eq!(bench.emitted, []);
+    bench.core.handle_swept(&facts);
+    bench.until(5_000);
+    assert_eq!(
+        bench.emitted,
+        [(5_000, FIRING, Unresponsive, Certainty::Inferred)]
+    );
+}
+
+#[test]
 fn under_tls_a_lossy_path_gets_more_time() {
-    let (mut bench, mut facts) = floor_of(10);
-    facts.protocol = Protocol::Opaque;
+    let (mut bench, mut facts) = under_tls(1_000, 10);
     facts.loss = lossy();
-    facts.ping_rtt = Some(Duration::from_millis(10));
     unanswered(&mut bench, &mut facts, 1_000);
     unanswered(&mut bench, &mut facts, 2_000);
     bench.until(2_000 + 26_600);
