@@ -145,11 +145,10 @@ fn a_client_whose_data_arrives_is_alive_with_any_number_of_pending_pings() {
     let began = Instant::now();
     wait_until("a dozen pings without a pong", SOON, || {
         uploading.send(Message::text("more")).unwrap();
-        began.elapsed() > A_SECOND * 5
+        let view = stage.server.connection(peer).unwrap();
+        began.elapsed() > A_SECOND * 5 && view.pings_sent_at.len() > 10
     })
     .unwrap();
-    let view = stage.server.connection(peer).unwrap();
-    assert!(view.pings_sent_at.len() > 10);
     watch.assert_never_accused(peer);
     // Then it stops sending.
     watch.verdict(peer, "unresponsive", SOON);
