@@ -81,10 +81,12 @@ enum RootTarget {
 impl RootTarget {
     /// All targets run one after another, because they share this machine's namespaces, ports and
     /// BPF memory. The tests of this one wait most of the time, so that many can run side by side, except
-    /// those whose name begins with [`Self::ALONE`].
+    /// those whose name begins with [`Self::ALONE`] or [`Self::FULL_LOAD`].
     const PATIENT: &str = "live";
     const ALONE: &str = "alone::";
+    const FULL_LOAD: &str = "full_load::";
     const SIDE_BY_SIDE: &str = "--test-threads=4";
+    const TWO_AT_A_TIME: &str = "--test-threads=2";
 
     /// All of them, with the slow ones last.
     fn all() -> Result<Vec<Self>> {
@@ -139,9 +141,17 @@ impl RootTarget {
         };
         match self {
             Self::Integration(name) if name == Self::PATIENT && filter.is_empty() => {
-                // Both, even if the first fails.
-                let side_by_side = start(&[Self::SIDE_BY_SIDE, "--skip", Self::ALONE]);
-                side_by_side.and(start(&["--test-threads=1", Self::ALONE]))
+                // All, even if one fails.
+                let side_by_side = start(&[
+                    Self::SIDE_BY_SIDE,
+                    "--skip",
+                    Self::ALONE,
+                    "--skip",
+                    Self::FULL_LOAD,
+                ]);
+                let two_at_a_time = start(&[Self::TWO_AT_A_TIME, Self::ALONE]);
+                let one_at_a_time = start(&["--test-threads=1", Self::FULL_LOAD]);
+                side_by_side.and(two_at_a_time).and(one_at_a_time)
             }
             Self::Integration(name) if name == Self::PATIENT => start(&["--test-threads=1"]),
             _ => start(&[]),

@@ -59,14 +59,13 @@ impl StatsPoll {
     }
 
     pub(super) fn poll(&mut self, core: &mut Correlator, missed_ends: &[u64]) {
-        let begun = Instant::now();
-        self.next = begun + self.interval;
-        match self.read(missed_ends) {
+        self.next = Instant::now() + self.interval;
+        // Hundreds of listeners on hundreds of CPUs cost too much to read every second.
+        let rest = rest_after(|| match self.read(missed_ends) {
             Ok(stats) => self.report(&stats, core),
             Err(error) => log::warn!("cannot read the counts of the kernel programs: {error}"),
-        }
-        // Hundreds of listeners on hundreds of CPUs cost too much to read every second.
-        self.earliest = Instant::now() + begun.elapsed() * SHARE;
+        });
+        self.earliest = Instant::now() + rest;
         self.next = self.next.max(self.earliest);
     }
 
@@ -87,3 +86,29 @@ impl StatsPoll {
 
 /// Reading takes at most 1/100 of the time.
 const SHARE: u32 = 100;
+
+/// Does the work, and returns how long to rest for its share of the time. Only its CPU time counts: on a busy machine
+/// it also waits for a CPU, and a rest of a hundred times that would delay alerts by minutes.
+fn rest_after(work: impl FnOnce()) -> Duration {
+    let before = clock::of_thread();
+    work();
+    clock::of_thread().saturating_sub(before) * SHARE
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn work_requires_a_rest_and_waiting_for_a_cpu_does_not() {
+        let took = Duration::from_millis(50);
+        let work = || {
+            let begun = clock::of_thread();
+            while clock::of_thread() < begun + took {}
+        };
+        assert!(rest_after(work) >= took * SHARE);
+        assert!(rest_after(|| thread::sleep(took)) < took * SHARE / 2);
+    }
+}

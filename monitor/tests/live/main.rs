@@ -1,7 +1,7 @@
 //! End to end: the real daemon, the real kernel, real peers, and connections that really die.
 //!
 //! Every test uses its own ports, because a daemon sees all namespaces of this host. Tests run side by side,
-//! except those in [`alone`].
+//! except those in [`alone`] and [`full_load`].
 
 mod access_log;
 mod alertmanager;
@@ -15,6 +15,7 @@ mod crowd;
 mod dice;
 mod durations;
 mod frames;
+mod full_load;
 mod groups;
 mod handshakes;
 mod idle_gaps;

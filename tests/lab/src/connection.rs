@@ -180,6 +180,8 @@ async fn converse(
     mut orders: UnboundedReceiver<Command>,
     view: &Mutex<ConnectionView>,
 ) -> Result<(), Error> {
+    // Ends with a close frame in either direction: behind one no message may follow, and an error in between would
+    // close the socket before the close frame is answered.
     let mut periodic = conduct
         .sends
         .map(|(every, message)| (ticks(every), message));
@@ -190,6 +192,9 @@ async fn converse(
                     return Ok(());
                 };
                 record_received(view, &message);
+                if message.is_close() {
+                    periodic = None;
+                }
                 if !(conduct.echoes && message_is_data(&message)) {
                     continue;
                 }
@@ -217,6 +222,9 @@ async fn converse(
             },
         };
         let opcode = opcode(&outgoing);
+        if opcode == Opcode::Close {
+            periodic = None;
+        }
         socket.send(outgoing).await?;
         let mut view = lock(view);
         view.frames.add(Direction::Tx, opcode);

@@ -51,12 +51,18 @@ pub(super) fn of_thrash(rows: &[ClientRow]) -> String {
 }
 
 fn seen(storm: &ReconnectStorm) -> String {
-    let period = storm.period.unwrap_or_default().as_secs_f64();
+    // Delays that grow show a backoff even if its first delay can't be derived.
+    let period = |word| {
+        storm.period.map_or(String::new(), |period| {
+            format!(" {word} {:.1} s", period.as_secs_f64())
+        })
+    };
     let how = match storm.pattern {
-        Pattern::Lockstep => format!("clients retry every {period:.1} s without jitter"),
-        Pattern::Backoff => {
-            format!("clients back off from {period:.1} s without jitter, all in the same rhythm")
-        }
+        Pattern::Lockstep => format!("clients retry{} without jitter", period("every")),
+        Pattern::Backoff => format!(
+            "clients back off{} without jitter, all in the same rhythm",
+            period("from")
+        ),
         Pattern::Jittered => "clients retry with jitter".to_owned(),
         Pattern::Unknown => "clients come back at once".to_owned(),
     };
@@ -129,5 +135,41 @@ fn because(cause: Option<Cause>) -> String {
         }
         Some(Cause::PeerNetwork) => " as the network to the peers failed".to_owned(),
         Some(Cause::ProxyDeploy(peer)) => format!(" as the proxy {peer} closed them"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backoff_without_a_known_first_delay_names_none() {
+        let mut storm = ReconnectStorm {
+            phase: StormPhase::Storm,
+            pattern: Pattern::Backoff,
+            period: None,
+            rate: 0.0,
+            peak_rate: 2000.0,
+            baseline_rate: 0.0,
+            attempts: 0,
+            successes: 0,
+            attempts_per_success: None,
+            refused: Vec::new(),
+            returning_share: None,
+            closes: 0,
+            cause: None,
+            examples: Vec::new(),
+        };
+        let reason = of_storm(&storm, Duration::ZERO);
+        assert!(
+            reason.starts_with("clients back off without jitter, all in"),
+            "{reason}"
+        );
+        storm.period = Some(Duration::from_millis(2_940));
+        let reason = of_storm(&storm, Duration::ZERO);
+        assert!(
+            reason.starts_with("clients back off from 2.9 s without jitter"),
+            "{reason}"
+        );
     }
 }

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lab::{Manner, wait_for, wait_until};
+use lab::{Manner, rerun_after_stalls, wait_for, wait_until};
 use serde_json::Value;
 
 use self::{
@@ -31,6 +31,10 @@ const LATER: Duration = Duration::from_secs(60);
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
 fn alerts_of_a_fleet_come_once_and_dashboards_have_data() {
+    rerun_after_stalls(watch_a_fleet);
+}
+
+fn watch_a_fleet() {
     let notifications = Notifications::receive();
     let alertmanager = Alertmanager::start(&scaled::alertmanager_config(notifications.addr()));
     let url = alertmanager.url();

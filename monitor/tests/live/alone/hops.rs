@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lab::Manner;
+use lab::{Manner, rerun_after_stalls};
 
 use self::scene::{Row, Scene};
 
@@ -328,9 +328,28 @@ const fn step(action: Action, reported: Reported, after: RangeInclusive<f64>) ->
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
 fn each_verdict_comes_in_time_behind_each_kind_of_hop_and_ends_like_its_connection() {
+    let mut cases: Vec<_> = CASES.iter().collect();
+    rerun_after_stalls(|| {
+        let outcomes = play(&cases);
+        let mut failures = Vec::new();
+        // A case that held once needs no second run.
+        cases = cases
+            .iter()
+            .zip(outcomes)
+            .filter_map(|(case, outcome)| {
+                failures.push(outcome.err()?);
+                Some(*case)
+            })
+            .collect();
+        assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+    });
+}
+
+/// Plays the cases at the same time, and prints when each report came.
+fn play(cases: &[&'static Case]) -> Vec<Result<Row, String>> {
     // First all networks and daemons: their start would take time from the clocks of the cases.
     let scenes: Vec<Scene> = thread::scope(|scope| {
-        let starting: Vec<_> = CASES
+        let starting: Vec<_> = cases
             .iter()
             .map(|case| scope.spawn(|| Scene::set(case)))
             .collect();
@@ -351,8 +370,7 @@ fn each_verdict_comes_in_time_behind_each_kind_of_hop_and_ends_like_its_connecti
         println!("{row}");
     }
     println!("all of them in {took:.0} s");
-    let failures: Vec<String> = outcomes.into_iter().filter_map(Result::err).collect();
-    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+    outcomes
 }
 
 fn ended<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {

@@ -1,9 +1,9 @@
 //! A server with two thousand clients is killed, and they reconnect.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use jiff::Timestamp;
-use lab::{Alert, Lab, wait_until};
+use lab::{Alert, Lab, rerun_after_stalls, wait_until};
 use serde_json::Value;
 
 use crate::{
@@ -19,28 +19,34 @@ const BASE: Duration = Duration::from_secs(1);
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
 fn clients_with_a_fixed_interval_are_reported_as_lockstep() {
-    let storm = Storm::rage(Retry::Fixed(BASE));
-    assert_eq!(storm.pattern(), "lockstep", "{}", storm.reported());
-    storm.assert_period(BASE);
+    rerun_after_stalls(|| {
+        let storm = Storm::rage(Retry::Fixed(BASE));
+        assert_eq!(storm.pattern(), "lockstep", "{}", storm.reported());
+        storm.assert_period(BASE);
+    });
 }
 
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
 fn clients_that_back_off_without_jitter_are_reported_as_such() {
-    let storm = Storm::rage(Retry::Exponential(BASE));
-    assert_eq!(storm.pattern(), "backoff", "{}", storm.reported());
-    storm.assert_period(BASE);
+    rerun_after_stalls(|| {
+        let storm = Storm::rage(Retry::Exponential(BASE));
+        assert_eq!(storm.pattern(), "backoff", "{}", storm.reported());
+        storm.assert_period(BASE);
+    });
 }
 
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
 fn clients_with_full_jitter_are_reported_as_neither() {
-    let storm = Storm::rage(Retry::FullJitter(BASE));
-    assert!(
-        !["lockstep", "backoff"].contains(&storm.pattern()),
-        "{}",
-        storm.reported()
-    );
+    rerun_after_stalls(|| {
+        let storm = Storm::rage(Retry::FullJitter(BASE));
+        assert!(
+            !["lockstep", "backoff"].contains(&storm.pattern()),
+            "{}",
+            storm.reported()
+        );
+    });
 }
 
 /// All alerts of a storm, from its mass close to its end.
@@ -70,14 +76,17 @@ impl Storm {
         })
         .unwrap();
 
+        let killed_at = Instant::now();
         server.kill();
         wait_until("all clients to lose their connection", SOON, || {
             crowd.seen().connected == 0
         })
         .unwrap();
         // The server's downtime. How long it lasts decides how the clients' delays spread, so the time itself is the
-        // subject here.
-        std::thread::sleep(Duration::from_secs(2));
+        // subject here. It ends in the middle between the last client's attempt 1 s after its loss and, with backoff,
+        // the first client's next one 2 s later, however long the losses took.
+        let lost_within = killed_at.elapsed();
+        std::thread::sleep((2 * BASE).saturating_sub(lost_within / 2));
         crowd.expect_a_wave();
         let mut server = Backend::start(lab.server_ns(), addr, Duration::from_secs(8));
         wait_until("all clients to be back", Duration::from_secs(60), || {
@@ -160,71 +169,75 @@ impl Storm {
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
 fn a_mass_close_is_reported_right_after_the_start() {
-    const FEW: u16 = 45;
-    let lab = Lab::new().unwrap();
-    let addr = lab.server_addr(fresh_port());
-    let server = Backend::start(lab.server_ns(), addr, Duration::ZERO);
-    let crowd = Crowd::gather(&lab, addr, 0..FEW, Retry::Fixed(BASE));
-    wait_until("all clients to be connected", SOON, || {
-        crowd.seen().connected == FEW
-    })
-    .unwrap();
-    let port = addr.port().to_string();
-    let mut watch = Watch::start(&["--port", &port]);
-    watch.wait_for_metric("wsmon_connections", &[], FEW.into());
-    server.kill();
-    let close = watch.alert("a mass close", SOON, |alert| {
-        alert.text("/alert") == "reconnect_storm"
+    rerun_after_stalls(|| {
+        const FEW: u16 = 45;
+        let lab = Lab::new().unwrap();
+        let addr = lab.server_addr(fresh_port());
+        let server = Backend::start(lab.server_ns(), addr, Duration::ZERO);
+        let crowd = Crowd::gather(&lab, addr, 0..FEW, Retry::Fixed(BASE));
+        wait_until("all clients to be connected", SOON, || {
+            crowd.seen().connected == FEW
+        })
+        .unwrap();
+        let port = addr.port().to_string();
+        let mut watch = Watch::start(&["--port", &port]);
+        watch.wait_for_metric("wsmon_connections", &[], FEW.into());
+        server.kill();
+        let close = watch.alert("a mass close", SOON, |alert| {
+            alert.text("/alert") == "reconnect_storm"
+        });
+        assert_eq!(close.text("/phase"), "mass_close", "{}", close.json);
+        assert_eq!(close.number("/closes"), Some(FEW.into()), "{}", close.json);
+        assert_eq!(close.text("/cause"), "server_restart", "{}", close.json);
     });
-    assert_eq!(close.text("/phase"), "mass_close", "{}", close.json);
-    assert_eq!(close.number("/closes"), Some(FEW.into()), "{}", close.json);
-    assert_eq!(close.text("/cause"), "server_restart", "{}", close.json);
 }
 
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
 fn clients_that_reconnect_all_the_time_are_reported_and_listed() {
-    let lab = Lab::new().unwrap();
-    let addr = lab.server_addr(fresh_port());
-    let mut watch = Watch::start(&["--port", &addr.port().to_string()]);
-    let _server = Backend::start(lab.server_ns(), addr, Duration::ZERO);
-    let stays = Duration::from_millis(300);
-    let back = Duration::from_millis(1_700);
-    let _restless = Crowd::gather(&lab, addr, 0..1, Retry::Restless { stays, back });
-    let thrash = watch.alert("thrash", Duration::from_secs(30), |alert| {
-        alert.text("/alert") == "thrash"
-    });
-    assert_eq!(thrash.text("/status"), "firing");
-    assert_eq!(thrash.number("/count"), Some(1.0));
-    let client = crowd::address(0).to_string();
-    assert_eq!(thrash.text("/examples/0/client"), client);
+    rerun_after_stalls(|| {
+        let lab = Lab::new().unwrap();
+        let addr = lab.server_addr(fresh_port());
+        let mut watch = Watch::start(&["--port", &addr.port().to_string()]);
+        let _server = Backend::start(lab.server_ns(), addr, Duration::ZERO);
+        let stays = Duration::from_millis(300);
+        let back = Duration::from_millis(1_700);
+        let _restless = Crowd::gather(&lab, addr, 0..1, Retry::Restless { stays, back });
+        let thrash = watch.alert("thrash", Duration::from_secs(30), |alert| {
+            alert.text("/alert") == "thrash"
+        });
+        assert_eq!(thrash.text("/status"), "firing");
+        assert_eq!(thrash.number("/count"), Some(1.0));
+        let client = crowd::address(0).to_string();
+        assert_eq!(thrash.text("/examples/0/client"), client);
 
-    let _quiet = Crowd::gather(&lab, addr, 1..2, Retry::Fixed(BASE));
-    let listed = || {
-        let control = watch.daemon.control();
-        let text = viewer::reported(control, &["list", "--by", "client", "--json"]);
-        let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
-        lines.collect::<Vec<Value>>()
-    };
-    let mut rows = Vec::new();
-    wait_until("both to be listed", SOON, || {
-        rows = listed();
-        rows.len() == 2 && rows[0]["short_lived"].as_u64() >= Some(6)
-    })
-    .unwrap_or_else(|error| panic!("{error}: {rows:?}"));
-    assert_eq!(rows[0]["client"], client, "the heaviest first");
-    assert_eq!(rows[0]["at_most_over"], 0);
-    let every = rows[0]["interval_seconds"]
-        .as_f64()
-        .expect("a fixed interval");
-    assert!((1.9..2.3).contains(&every), "{every}");
-    assert_eq!(rows[1]["client"], crowd::address(1).to_string());
-    assert_eq!(
-        (&rows[1]["attempts"], &rows[1]["open"]),
-        (&1.into(), &1.into())
-    );
-    let table = viewer::reported(watch.daemon.control(), &["list", "--by", "client"]);
-    assert!(table.starts_with("CLIENT "), "{table}");
-    assert_eq!(table.lines().count(), 3, "{table}");
-    println!("{}\n{table}", thrash.json);
+        let _quiet = Crowd::gather(&lab, addr, 1..2, Retry::Fixed(BASE));
+        let listed = || {
+            let control = watch.daemon.control();
+            let text = viewer::reported(control, &["list", "--by", "client", "--json"]);
+            let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+            lines.collect::<Vec<Value>>()
+        };
+        let mut rows = Vec::new();
+        wait_until("both to be listed", SOON, || {
+            rows = listed();
+            rows.len() == 2 && rows[0]["short_lived"].as_u64() >= Some(6)
+        })
+        .unwrap_or_else(|error| panic!("{error}: {rows:?}"));
+        assert_eq!(rows[0]["client"], client, "the heaviest first");
+        assert_eq!(rows[0]["at_most_over"], 0);
+        let every = rows[0]["interval_seconds"]
+            .as_f64()
+            .expect("a fixed interval");
+        assert!((1.9..2.3).contains(&every), "{every}");
+        assert_eq!(rows[1]["client"], crowd::address(1).to_string());
+        assert_eq!(
+            (&rows[1]["attempts"], &rows[1]["open"]),
+            (&1.into(), &1.into())
+        );
+        let table = viewer::reported(watch.daemon.control(), &["list", "--by", "client"]);
+        assert!(table.starts_with("CLIENT "), "{table}");
+        assert_eq!(table.lines().count(), 3, "{table}");
+        println!("{}\n{table}", thrash.json);
+    });
 }

@@ -8,7 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lab::{Client, Counts, Direction, Manner, Message, Opcode, Server, wait_until};
+use lab::{
+    Client, Counts, Direction, Manner, Message, Opcode, Server, rerun_after_stalls, wait_until,
+};
 
 use serde_json::Value;
 
@@ -32,6 +34,10 @@ const OPCODES: [(Opcode, &str); 5] = [
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
 fn a_thousand_connections_get_five_hundred_correct_verdicts_and_matching_counters() {
+    rerun_after_stalls(watch_a_minute);
+}
+
+fn watch_a_minute() {
     let stage = Stage::new();
     stage.lab.silent_idle_timeout(LIMIT).unwrap();
     // A separate port: only its server counts frames that never left this host.

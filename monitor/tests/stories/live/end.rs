@@ -10,6 +10,7 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    sync::watch,
     time::{sleep_until, timeout_at},
 };
 use wire::BINARY;
@@ -29,6 +30,12 @@ pub(super) struct Part {
     heads: (Vec<u8>, Vec<u8>),
     /// Its own steps, in order.
     steps: VecDeque<(Instant, Step)>,
+    /// The times of the other end's steps, in order.
+    others: Vec<Instant>,
+    /// How many steps this end has done.
+    done: watch::Sender<usize>,
+    /// How many the other end has done.
+    others_done: watch::Receiver<usize>,
     ends: Instant,
     speed: f64,
     /// Whether its frames are masked: those of a client are.
@@ -37,31 +44,55 @@ pub(super) struct Part {
 }
 
 impl Part {
-    pub(super) fn new(row: &Row, connection: &Connection, is_host: bool, began: Instant) -> Self {
+    /// `done` are the counts of the steps done by this end and by the other one.
+    pub(super) fn new(
+        row: &Row,
+        connection: &Connection,
+        is_host: bool,
+        began: Instant,
+        (done, others_done): (watch::Sender<usize>, watch::Receiver<usize>),
+    ) -> Self {
         let moment = |at: f64| began + Duration::from_secs_f64(at);
-        let own = connection.steps.iter().filter(|(_, step)| match step {
+        let of_ends = connection.steps.iter().filter(|(_, step)| match step {
             Step::Host(Act::KeepAlive)
             | Step::Peer(Act::KeepAlive)
             | Step::PathLoses(_)
             | Step::PathSlows(_)
             | Step::PathTakes(_) => panic!("the lab can't enact {step:?}"),
             Step::PathBreaks | Step::PathHeals | Step::PathResets => false,
-            Step::Host(_) | Step::HostStopsReading | Step::HostReads => is_host,
-            _ => !is_host,
+            _ => true,
         });
-        let mut steps: Vec<_> = own
+        let mut steps: Vec<_> = of_ends
             .map(|(at, step)| (moment(*at / row.speed), *step))
             .collect();
         steps.sort_by_key(|(at, _)| *at);
+        let (of_host, of_peer): (Vec<_>, Vec<_>) =
+            steps.into_iter().partition(|(_, step)| is_of_host(*step));
+        let (steps, others) = match is_host {
+            true => (of_host, of_peer),
+            false => (of_peer, of_host),
+        };
         let (request, response) = connection.opening.heads();
         Self {
             heads: (request.to_vec(), response.to_vec()),
             steps: steps.into(),
+            others: others.into_iter().map(|(at, _)| at).collect(),
+            done,
+            others_done,
             ends: moment(row.ends),
             speed: row.speed,
             is_masked: is_host == row.story.is_outgoing,
             is_tls: matches!(connection.opening, Opening::Tls),
         }
+    }
+
+    /// Waits until the other end has done everything that precedes this moment, or has ended. The order of the
+    /// FINs and of the close frames decides who closed the connection, and on a busy machine two steps that are
+    /// 20 ms apart are due at once.
+    async fn wait_for_other(&mut self, moment: Instant) {
+        let before = self.others.partition_point(|at| *at < moment);
+        // An error means that it has ended.
+        let _ = self.others_done.wait_for(|done| *done >= before).await;
     }
 
     /// The client's end.
@@ -146,10 +177,14 @@ impl End {
                 () = sleep_until(next.into()) => {
                     if upload == Some(next) {
                         self.upload_piece().await?;
-                    } else if let Some((_, step)) = self.part.steps.pop_front()
-                        && !self.step(step).await?
-                    {
-                        return Ok(());
+                    } else if let Some((at, step)) = self.part.steps.pop_front() {
+                        if closes(step) {
+                            self.part.wait_for_other(at).await;
+                        }
+                        if !self.step(step).await? {
+                            return Ok(());
+                        }
+                        self.part.done.send_modify(|done| *done += 1);
                     }
                 }
             }
@@ -232,4 +267,19 @@ impl End {
             false => self.stream.write_all(bytes).await,
         }
     }
+}
+
+fn is_of_host(step: Step) -> bool {
+    matches!(
+        step,
+        Step::Host(_) | Step::HostStopsReading | Step::HostReads
+    )
+}
+
+fn closes(step: Step) -> bool {
+    matches!(
+        step,
+        Step::Host(Act::Close(_) | Act::Fin | Act::Rst)
+            | Step::Peer(Act::Close(_) | Act::Fin | Act::Rst)
+    )
 }
