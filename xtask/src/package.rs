@@ -136,11 +136,6 @@ impl Package {
         })
     }
 
-    /// The same files as the packages with another number.
-    pub(crate) fn with_revision(self, revision: u32) -> Self {
-        Self { revision, ..self }
-    }
-
     /// Fails if it does not run where a release has to run.
     ///
     /// # Errors
@@ -204,6 +199,21 @@ impl Package {
     /// If rpmbuild fails.
     pub(crate) fn rpm(&self) -> Result<PathBuf> {
         rpm::build(self, &self.tree(Layout::Rpm)?)
+    }
+
+    /// The next rpm of this version, whose example of a configuration ends with `line`. An update has to decide
+    /// between that and the administrator's file.
+    ///
+    /// # Errors
+    /// If rpmbuild fails.
+    pub(crate) fn next_rpm(self, line: &str) -> Result<PathBuf> {
+        let mut tree = self.tree(Layout::Rpm)?;
+        tree.append_to_example(line);
+        let next = Self {
+            revision: self.revision + 1,
+            ..self
+        };
+        rpm::build(&next, &tree)
     }
 
     fn tree(&self, layout: Layout) -> Result<InstallTree> {
