@@ -146,7 +146,8 @@ fn described(
 
 /// The licence of a crate as an SPDX expression. Before these, crates wrote `MIT/Apache-2.0`.
 fn spdx(license: &str) -> String {
-    license.replace('/', " OR ")
+    let parts: Vec<_> = license.split('/').map(str::trim).collect();
+    parts.join(" OR ")
 }
 
 fn array(value: &Value) -> impl Iterator<Item = &Value> {
@@ -163,7 +164,7 @@ mod tests {
 
     #[test]
     fn old_lists_of_licences_become_expressions() {
-        for license in ["MIT/Apache-2.0", "MIT OR Apache-2.0"] {
+        for license in ["MIT/Apache-2.0", "MIT / Apache-2.0", "MIT OR Apache-2.0"] {
             assert_eq!(spdx(license), "MIT OR Apache-2.0");
         }
     }

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::{
     bytecode_lock::sha256,
@@ -56,13 +56,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if !args.allow_dirty {
         source::require_clean()?;
     }
+    let commit = source::revision()?;
     let targets: Vec<_> = match &args.target {
         Some(target) => vec![cross::given_or_native(Some(target))?],
         None => cross::TARGETS.iter().collect(),
     };
+    // Before the builds, which take minutes.
     for target in &targets {
         cross::require(target.name)?;
     }
+    package::require_programs()?;
     if !args.no_image {
         image::require_programs()?;
     }
@@ -71,6 +74,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut artifacts = Vec::new();
     for target in targets {
         let package = Package::build(target, Effort::Full, args.revision)?;
+        package.require_portable()?;
         artifacts.extend(Artifacts::pack(&package)?.all());
         if !args.no_image {
             let image = image::build(package.target(), package.wsmon(), &folder)?;
@@ -78,6 +82,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         }
     }
     artifacts.push(chart::archive(&folder, source::date()?)?);
+    if !args.allow_dirty {
+        // They were read until now.
+        source::require_clean().context("the sources changed while they were packed")?;
+        ensure!(
+            source::revision()? == commit,
+            "{commit} is not the last commit any more; run `cargo xtask dist` again"
+        );
+    }
     artifacts.push(write_checksums(&folder, &artifacts)?);
     for artifact in artifacts {
         let size = fs::metadata(&artifact).map_or(0, |metadata| metadata.len());

@@ -11,16 +11,22 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use crate::{
     cross::{self, Target},
     files::read,
     release_build::{self, Effort, PROGRAM},
+    root::Prerequisite,
     source, third_party, workspace,
 };
 pub(crate) use check::check;
 use install_tree::{Generated, InstallTree, Layout};
+use shared_libraries::{GlibcVersion, glibc_version};
+
+/// The version of glibc with which a release must run, as the documents promise: that of RHEL 9, the oldest one of the
+/// distributions there.
+const OLDEST_GLIBC: GlibcVersion = GlibcVersion(2, 34);
 
 #[derive(clap::Args)]
 #[command(
@@ -62,12 +68,39 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// Fails unless this machine can build packages.
+///
+/// # Errors
+/// [`Prerequisite`] with what is missing.
+pub(crate) fn require_programs() -> Result<()> {
+    let programs = [
+        ("dpkg-deb", "build on Debian or Ubuntu"),
+        ("rpmbuild", "cargo xtask setup --tests"),
+    ];
+    let missing = programs.map(|(name, remedy)| (workspace::on_path(name).is_none(), name, remedy));
+    let missing: Vec<_> = missing.iter().filter(|(missing, ..)| *missing).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<_> = missing.iter().map(|(_, name, _)| *name).collect();
+    Err(Prerequisite {
+        missing: format!("not installed: {}", names.join(", ")),
+        remedy: missing
+            .iter()
+            .map(|(.., remedy)| (*remedy).to_owned())
+            .collect(),
+    }
+    .into())
+}
+
 /// wsmon for one processor, and what the packages are made of.
 pub(crate) struct Package {
     target: &'static Target,
     /// Where its files are put.
     folder: PathBuf,
     wsmon: Vec<u8>,
+    /// The oldest version with which it runs.
+    glibc: GlibcVersion,
     generated: Generated,
     /// The licences of the crates inside it.
     third_party: String,
@@ -81,6 +114,7 @@ impl Package {
     /// # Errors
     /// If something is missing, or the build fails.
     pub(crate) fn build(target: &'static Target, effort: Effort, revision: u32) -> Result<Self> {
+        require_programs()?;
         let date = source::date()?;
         let wsmon = release_build::build(target, effort)?;
         // Another processor's program does not run here, and its man pages are the same.
@@ -89,9 +123,11 @@ impl Package {
             false => release_build::build(cross::given_or_native(None)?, effort)?,
         };
         let folder = effort.folder()?;
+        let wsmon = read(&wsmon)?;
         Ok(Self {
             target,
-            wsmon: read(&wsmon)?,
+            glibc: glibc_version(&wsmon)?,
+            wsmon,
             generated: Generated::by(&runnable, date, &folder)?,
             third_party: third_party::licences(target.name)?,
             revision,
@@ -100,9 +136,20 @@ impl Package {
         })
     }
 
-    /// The same files as the packages with another number.
-    pub(crate) fn with_revision(self, revision: u32) -> Self {
-        Self { revision, ..self }
+    /// Fails if it does not run where a release has to run.
+    ///
+    /// # Errors
+    /// With the remedy.
+    pub(crate) fn require_portable(&self) -> Result<()> {
+        ensure!(
+            self.glibc <= OLDEST_GLIBC,
+            "wsmon for {} needs glibc {}, and a release must run with {OLDEST_GLIBC}\nbuild on an older distribution, \
+             or find the symbol: nm --dynamic PROGRAM | grep GLIBC_{}",
+            self.target.name,
+            self.glibc,
+            self.glibc,
+        );
+        Ok(())
     }
 
     /// The name of its files other than packages.
@@ -141,7 +188,7 @@ impl Package {
     /// The Debian package.
     ///
     /// # Errors
-    /// If dpkg-deb is missing or fails.
+    /// If dpkg-deb fails.
     pub(crate) fn deb(&self) -> Result<PathBuf> {
         deb::build(self, self.tree(Layout::Debian)?)
     }
@@ -149,9 +196,24 @@ impl Package {
     /// The rpm.
     ///
     /// # Errors
-    /// If rpmbuild is missing or fails.
+    /// If rpmbuild fails.
     pub(crate) fn rpm(&self) -> Result<PathBuf> {
         rpm::build(self, &self.tree(Layout::Rpm)?)
+    }
+
+    /// The next rpm of this version, whose example of a configuration ends with `line`. An update has to decide
+    /// between that and the administrator's file.
+    ///
+    /// # Errors
+    /// If rpmbuild fails.
+    pub(crate) fn next_rpm(self, line: &str) -> Result<PathBuf> {
+        let mut tree = self.tree(Layout::Rpm)?;
+        tree.append_to_example(line);
+        let next = Self {
+            revision: self.revision + 1,
+            ..self
+        };
+        rpm::build(&next, &tree)
     }
 
     fn tree(&self, layout: Layout) -> Result<InstallTree> {

@@ -53,6 +53,8 @@ pub(crate) fn build(target: &Target, effort: Effort) -> Result<PathBuf> {
     command.args(["--package", "monitor", "--bin", PROGRAM]);
     match effort {
         Effort::Full => {
+            // What is packed is what the commit says.
+            command.arg("--locked");
             command.env("CARGO_ENCODED_RUSTFLAGS", flags_without_paths());
             // For this machine's processor too. Otherwise the flags would apply to build scripts, and a build
             // without them would start anew.

@@ -1,11 +1,11 @@
 //! The commit that is built and packed.
 
-use std::env;
+use std::{env, process::Command};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use jiff::Timestamp;
 
-use crate::workspace;
+use crate::{files::output, workspace};
 
 /// The time that packed files get, in seconds since 1970: `SOURCE_DATE_EPOCH`, or else the time of the last commit.
 ///
@@ -74,13 +74,10 @@ fn refuse(changes: &str) -> Result<()> {
 }
 
 fn git(arguments: &[&str]) -> Result<String> {
-    let root = workspace::root();
-    let folder = root.to_string_lossy();
-    let arguments = [&["-C", &folder], arguments].concat();
-    match workspace::answer("git", &arguments) {
-        Some(answer) => Ok(answer),
-        None => bail!("`git {}` failed", arguments.join(" ")),
-    }
+    let mut git = Command::new("git");
+    let answer = output(git.arg("-C").arg(workspace::root()).args(arguments))
+        .context("the sources have to be a git repository with a commit")?;
+    Ok(String::from_utf8(answer)?.trim_end().to_owned())
 }
 
 #[cfg(test)]

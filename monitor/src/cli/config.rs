@@ -65,44 +65,58 @@ pub struct CheckArgs {
 }
 
 pub fn run(args: &ConfigArgs) -> CommandResult {
-    let text = match &args.command {
-        ConfigCommand::Example => EXAMPLE.to_owned(),
+    match &args.command {
+        ConfigCommand::Example => print(EXAMPLE)?,
         ConfigCommand::Check(args) => check(args)?,
-    };
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print(text: &str) -> Result<(), Failure> {
     match io::stdout().lock().write_all(text.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(Failure::failed(format!("cannot print: {error}")))
         }
-        _ => Ok(ExitCode::SUCCESS),
+        _ => Ok(()),
     }
 }
 
-/// What the files mean.
-fn check(args: &CheckArgs) -> Result<String, Failure> {
-    let config = args.file.as_deref().map(read).transpose()?;
-    let named = config
-        .as_ref()
-        .and_then(|it| it.daemon.web_config.as_deref());
+/// Prints what the files mean. An invalid one does not hide what the other means.
+fn check(args: &CheckArgs) -> Result<(), Failure> {
+    let config = args.file.as_deref().map(read).transpose();
+    let valid = config.as_ref().ok().and_then(Option::as_ref);
+    let named = valid.and_then(|it| it.daemon.web_config.as_deref());
     #[cfg(feature = "daemon")]
     let named = args.web_config.as_deref().or(named);
-    let mut text = String::new();
-    if let Some(file) = named {
-        #[cfg(feature = "daemon")]
-        {
-            // As at the start. Without the line of the file, which may have a password.
-            Access::open(Some(file)).map_err(|error| Failure::usage(error.to_string()))?;
-            text = format!("{} is valid\n", file.display());
+    let web_config = named.map_or(Ok(()), check_web_config);
+    if let Some((file, config)) = args.file.as_deref().zip(valid) {
+        print(&ConfigText(file, config).to_string())?;
+    }
+    match (config, web_config) {
+        (Err(failure), Err(other)) => {
+            stderr_line!("wsmon: {other}");
+            Err(failure)
         }
-        #[cfg(not(feature = "daemon"))]
+        (config, web_config) => config.and(web_config),
+    }
+}
+
+/// Checks a web configuration as the start does, with the files that it names.
+fn check_web_config(file: &Path) -> Result<(), Failure> {
+    #[cfg(feature = "daemon")]
+    {
+        // Without the line of the file, which may have a password.
+        Access::open(Some(file)).map_err(|error| Failure::usage(error.to_string()))?;
+        print(&format!("{} is valid\n", file.display()))
+    }
+    #[cfg(not(feature = "daemon"))]
+    {
         stderr_line!(
             "warning: this build of wsmon cannot check {}",
             file.display()
         );
+        Ok(())
     }
-    if let Some((file, config)) = args.file.as_deref().zip(config.as_ref()) {
-        text += &ConfigText(file, config).to_string();
-    }
-    Ok(text)
 }
 
 /// Reads a configuration file, and prints its problems.

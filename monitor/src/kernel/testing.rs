@@ -153,7 +153,7 @@ impl Connection {
     }
 }
 
-pub(crate) fn key_of(socket: &TcpStream) -> SocketKey {
+pub(super) fn key_of(socket: &TcpStream) -> SocketKey {
     SocketKey::new(
         sockopt::socket_cookie(socket).unwrap(),
         socket.local_addr().unwrap(),
@@ -177,6 +177,44 @@ pub(crate) fn without_proc<T: Send>(act: impl FnOnce() -> T + Send) -> T {
         act()
     };
     std::thread::scope(|scope| scope.spawn(isolated).join()).unwrap()
+}
+
+/// Runs `act` on a thread that cannot start others.
+pub(crate) fn without_threads<T: Send>(act: impl FnOnce() -> T + Send) -> T {
+    let isolated = || {
+        refuse_new_threads();
+        act()
+    };
+    std::thread::scope(|scope| scope.spawn(isolated).join()).unwrap()
+}
+
+/// From now on, the calling thread cannot start others.
+pub(crate) fn refuse_new_threads() {
+    const LOAD_SYSCALL: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+    const JUMP_IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+    let instruction = |code, jt, k| libc::sock_filter { code, jt, jf: 0, k };
+    // The number of the system call is the first field of the data.
+    let mut filter = [
+        instruction(LOAD_SYSCALL, 0, 0),
+        instruction(JUMP_IF_EQUAL, 2, libc::SYS_clone as u32),
+        instruction(JUMP_IF_EQUAL, 1, libc::SYS_clone3 as u32),
+        instruction(RETURN, 0, libc::SECCOMP_RET_ALLOW),
+        instruction(RETURN, 0, libc::SECCOMP_RET_ERRNO | libc::EAGAIN as u32),
+    ];
+    let program = libc::sock_fprog {
+        len: filter.len() as u16,
+        filter: filter.as_mut_ptr(),
+    };
+    // SAFETY: the kernel copies the filter, which lives until then.
+    let result = unsafe {
+        libc::prctl(
+            libc::PR_SET_SECCOMP,
+            libc::SECCOMP_MODE_FILTER,
+            &raw const program,
+        )
+    };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
 }
 
 /// The value of `probe` once it has one.

@@ -217,6 +217,25 @@ fn a_status_page_without_a_server_is_a_warning() {
 }
 
 #[test]
+fn an_instance_without_an_alertmanager_is_a_warning_unless_a_variable_has_it() {
+    let stderr = |flags: &[&str]| {
+        let args = ["run", "--port", "80", "--state", "/nowhere/a"];
+        let output = Command::new(WSMON)
+            .args(args)
+            .args(flags)
+            .env("WSMON_INSTANCE", "a")
+            .output()
+            .unwrap();
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let warned = stderr(&["--instance", "b"]);
+    let warning = "wsmon: warning: --instance has no effect without --alertmanager\n";
+    assert!(warned.starts_with(warning), "{warned}");
+    let quiet = stderr(&[]);
+    assert_eq!(quiet.lines().count(), 1, "{quiet}");
+}
+
+#[test]
 fn a_mistyped_metrics_address_is_refused_with_the_possible_ones() {
     let flags = ["run", "--port", "80", "--metrics-addr", "localhost:http"];
     let line = refusal(&flags, USAGE);

@@ -20,7 +20,8 @@ fn folder(web_config: &str) -> TempDir {
     folder
 }
 
-/// The refusal of the web configuration, which is the same by its flag and by the key of a file.
+/// The refusal of the web configuration, which is the same by its flag and by the key of a file. The latter is
+/// explained nevertheless.
 fn refused(folder: &Path) -> String {
     let web_config = folder.join("web.yml");
     let web_config = web_config.to_str().unwrap();
@@ -28,12 +29,21 @@ fn refused(folder: &Path) -> String {
     let file = folder.join("wsmon.toml");
     let text = format!("[daemon]\nweb_config = {web_config:?}\n[[listener]]\nports = [\"80\"]\n");
     fs::write(&file, text).unwrap();
-    let by_key = refusal(&["config", "check", file.to_str().unwrap()], USAGE);
-    assert_eq!(by_flag, by_key);
+    let (explained, by_key) = checked(&[file.to_str().unwrap()]);
+    assert!(explained.contains("local port 80"), "{explained}");
+    assert_eq!(format!("{by_flag}\n"), by_key);
     let flags = ["--config", file.to_str().unwrap(), "--control", "none"];
     let start = refusal(&[&["run"], &flags[..]].concat(), USAGE);
     assert_eq!(by_flag, start, "as at the start");
     by_flag.replace(folder.to_str().unwrap(), "")
+}
+
+/// What the check of invalid files prints to stdout and stderr.
+fn checked(args: &[&str]) -> (String, String) {
+    let output = wsmon(&[&["config", "check"], args].concat());
+    assert_eq!(output.status.code(), Some(USAGE), "{output:?}");
+    let [stdout, stderr] = [output.stdout, output.stderr].map(String::from_utf8);
+    (stdout.unwrap(), stderr.unwrap())
 }
 
 const TLS: &str = "tls_server_config: { cert_file: a.crt, key_file: a.key }\n";
@@ -63,6 +73,25 @@ fn a_wrong_web_configuration_is_refused_as_at_the_start() {
         let line = refused(folder.path());
         assert!(line.contains(refusal), "{line}");
         assert!(!line.contains("secret"), "{line}");
+    }
+}
+
+#[test]
+fn an_invalid_file_does_not_hide_the_web_configuration() {
+    let folder = folder(TLS);
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (file, valid, missing) = (path("wsmon.toml"), path("web.yml"), path("none.yml"));
+    fs::write(&file, "[daemon]\nmax_workloads = 0\n").unwrap();
+    let (stdout, stderr) = checked(&[&file, "--web-config", &valid]);
+    assert_eq!(stdout, format!("{valid} is valid\n"));
+    assert!(stderr.contains(&format!("{file}:2:17: ")), "{stderr}");
+    let (stdout, stderr) = checked(&[&file, "--web-config", &missing]);
+    assert_eq!(stdout, "");
+    for error in [
+        &format!("{file}:2:17: "),
+        &format!("wsmon: cannot read {missing}: "),
+    ] {
+        assert!(stderr.contains(error.as_str()), "{stderr}");
     }
 }
 

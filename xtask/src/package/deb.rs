@@ -7,13 +7,11 @@ use anyhow::Result;
 use super::{
     Package,
     install_tree::{CONFIGURATION, InstallTree, gzip},
-    shared_libraries::glibc_version,
+    shared_libraries::GlibcVersion,
 };
 use crate::{
     files::{output, read, remove, write},
-    root::Prerequisite,
-    source,
-    workspace::{self, on_path},
+    source, workspace,
 };
 
 /// Where the copyright and the maintainer scripts are.
@@ -23,13 +21,6 @@ const MAINTAINER: &str = "The wsmon authors <wsmon@packages.invalid>";
 
 /// Packs `tree` and what only Debian wants; returns the path of the package.
 pub(super) fn build(package: &Package, mut tree: InstallTree) -> Result<PathBuf> {
-    if on_path("dpkg-deb").is_none() {
-        return Err(Prerequisite {
-            missing: "not installed: dpkg-deb".to_owned(),
-            remedy: vec!["apt-get install dpkg, or build on Debian or Ubuntu".to_owned()],
-        }
-        .into());
-    }
     let sources = workspace::root().join(SOURCES);
     let version = version(package.revision);
     let changelog = gzip(changelog(&version, package.date)?.as_bytes())?;
@@ -47,12 +38,7 @@ pub(super) fn build(package: &Package, mut tree: InstallTree) -> Result<PathBuf>
             .current_dir(&stage),
     )?;
     let configuration: String = CONFIGURATION.map(|path| format!("/{path}\n")).concat();
-    let control = control(
-        &version,
-        architecture,
-        &glibc_version(&package.wsmon)?,
-        tree.kibibytes(),
-    );
+    let control = control(&version, architecture, package.glibc, tree.kibibytes());
     let parts = stage.join("DEBIAN");
     write(&parts.join("control"), control.as_bytes(), 0o644)?;
     write(&parts.join("conffiles"), configuration.as_bytes(), 0o644)?;
@@ -83,7 +69,7 @@ fn version(revision: u32) -> String {
 }
 
 /// The package's control file. Sizes are in KiB.
-fn control(version: &str, architecture: &str, glibc: &str, size: usize) -> String {
+fn control(version: &str, architecture: &str, glibc: GlibcVersion, size: usize) -> String {
     format!(
         "Package: wsmon\n\
          Version: {version}\n\

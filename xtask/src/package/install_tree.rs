@@ -38,7 +38,10 @@ impl Layout {
 }
 
 /// Configuration files, which belong to the administrator once they are installed.
-pub(super) const CONFIGURATION: [&str; 2] = ["etc/logrotate.d/wsmon", "etc/wsmon.toml"];
+pub(super) const CONFIGURATION: [&str; 2] = ["etc/logrotate.d/wsmon", EXAMPLE];
+
+/// The configuration, which is an example at first.
+const EXAMPLE: &str = "etc/wsmon.toml";
 
 /// Where rpm keeps licences.
 const LICENCES: &str = "usr/share/licenses/wsmon";
@@ -100,7 +103,7 @@ impl InstallTree {
         };
         tree.add("usr/bin/wsmon", wsmon.to_vec(), 0o755);
         for (from, to) in [
-            ("deploy/package/wsmon.toml", "etc/wsmon.toml"),
+            ("deploy/package/wsmon.toml", EXAMPLE),
             ("deploy/wsmon.logrotate", "etc/logrotate.d/wsmon"),
             (
                 "deploy/wsmon.service",
@@ -143,6 +146,13 @@ impl InstallTree {
     /// Adds a file, or replaces it.
     pub(super) fn add(&mut self, path: impl Into<PathBuf>, content: Vec<u8>, mode: u32) {
         self.files.insert(path.into(), (content, mode));
+    }
+
+    /// Adds a line at the end of the example of a configuration.
+    pub(super) fn append_to_example(&mut self, line: &str) {
+        if let Some((content, _)) = self.files.get_mut(Path::new(EXAMPLE)) {
+            content.extend_from_slice(line.as_bytes());
+        }
     }
 
     /// The documents keep their folders, so that their links lead somewhere.

@@ -39,6 +39,8 @@ const MODULES: [&str; 5] = [
     "ext4",
     "tcp_diag",
 ];
+/// The last line of the configuration that the newer packages ship.
+const NEWER_LINE: &str = "# newer\n";
 /// The program with the connection to watch.
 const PEERS: &str = "silent_pair";
 
@@ -48,7 +50,7 @@ pub(crate) struct PackageGuest {
     accelerator: Accelerator,
     deb: PathBuf,
     rpm: PathBuf,
-    /// The same with a higher release.
+    /// The same with a higher release and another example of a configuration.
     newer_rpm: PathBuf,
     peers: PathBuf,
 }
@@ -91,7 +93,7 @@ impl PackageGuest {
             kernel,
             deb: package.deb()?,
             rpm: package.rpm()?,
-            newer_rpm: package.with_revision(2).rpm()?,
+            newer_rpm: package.next_rpm(NEWER_LINE)?,
             peers: peers
                 .context("cargo did not say where it put the peers")?
                 .path,
@@ -183,7 +185,7 @@ fn newer(deb: &Path) -> Result<PathBuf> {
             });
         lines.collect()
     })?;
-    edit("etc/wsmon.toml", &|config| format!("{config}# newer\n"))?;
+    edit("etc/wsmon.toml", &|config| format!("{config}{NEWER_LINE}"))?;
     let newer = folder().join("newer.deb");
     output(
         Command::new("dpkg-deb")

@@ -118,7 +118,7 @@ impl Cycles {
             interval,
             of,
             count,
-            r: x.hypot(y) / count.max(1.0),
+            r: length(x, y) / count.max(1.0),
         })
     }
 
@@ -138,7 +138,7 @@ impl Cycles {
             return None;
         }
         let mean = self.count / cycles as f64;
-        let gathered = |cycle: &(f64, f64, f64)| cycle.1.hypot(cycle.2) / cycle.0.max(1.0);
+        let gathered = |cycle: &(f64, f64, f64)| length(cycle.1, cycle.2) / cycle.0.max(1.0);
         if !self
             .of
             .iter()
@@ -216,6 +216,12 @@ const STEADY: f64 = 0.1;
 const CHANCE: f64 = 12.0;
 /// Minimum ratio of R from one turn to the next: half of the delay at random leaves 0.76.
 const FADING: f64 = 0.88;
+
+/// Of a vector. Not `f64::hypot`, whose symbol in glibc 2.35 would be the only one of wsmon that needs more than
+/// 2.34. The sums here are too small to overflow.
+fn length(x: f64, y: f64) -> f64 {
+    (x * x + y * y).sqrt()
+}
 
 #[cfg(test)]
 mod tests {

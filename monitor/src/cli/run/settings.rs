@@ -1,14 +1,15 @@
 //! The effective settings: flags override the file, the file overrides the defaults.
 
 use std::{
+    ffi::OsStr,
     fmt::Debug,
     path::{Path, PathBuf},
 };
 
-use super::RunArgs;
+use super::{RunArgs, origin::origin};
 use crate::{
     alerting::SinkSettings,
-    cli::{client::DEFAULT_CONTROL, describe, exit::Failure},
+    cli::{client::DEFAULT_CONTROL, describe, environment, exit::Failure},
     config::{
         self, Config,
         alert_format::AlertFormat,
@@ -89,26 +90,10 @@ impl Settings {
         let control = args.control.clone().or(daemon.control);
         let alert_log = args.alert_log.clone().or(alerts.log);
         let workload_labels = args.workload_labels || daemon.workload_labels;
-        if args.max_workloads.is_some() && !workload_labels {
-            notice_line!("wsmon: warning: --max-workloads has no effect without --workload-labels");
-        }
         let metrics_addrs = metrics_addrs(given_or(&args.metrics_addrs, daemon.metrics_addr))?;
         let status_page = args.status_page || daemon.status_page;
         let web_config = args.web_config.clone().or(daemon.web_config);
-        if metrics_addrs == [MetricsAddress::None] {
-            for (flag, is_given) in [
-                ("--status-page", status_page),
-                ("--web-config", web_config.is_some()),
-            ] {
-                if is_given {
-                    notice_line!(
-                        "wsmon: warning: {flag} has no effect with --metrics-addr none; give an address, or \
-                         leave one of them out"
-                    );
-                }
-            }
-        }
-        Ok(Self {
+        let settings = Self {
             listeners,
             metrics_addrs,
             status_page,
@@ -141,7 +126,52 @@ impl Settings {
                 max_per_minute: args.reap_max_per_minute.unwrap_or(reap.max_per_minute),
             },
             client_address: args.client_address || privacy.client_address,
-        })
+        };
+        for warning in settings.ineffective(args) {
+            notice_line!("wsmon: warning: {warning}");
+        }
+        Ok(settings)
+    }
+
+    /// What was set and has no effect, with the reason.
+    fn ineffective(&self, args: &RunArgs) -> Vec<String> {
+        const NO_SERVER: &str =
+            "with --metrics-addr none; give an address, or leave one of them out";
+        let has_no_server = self.metrics_addrs == [MetricsAddress::None];
+        let instance = origin(
+            "instance",
+            "alerts.instance",
+            args.instance.as_deref().map(OsStr::new),
+        );
+        // The variable may be set wherever wsmon runs, as in the Helm chart.
+        let is_instance_given =
+            self.instance.is_some() && instance != environment::variable("instance");
+        let settings = [
+            (
+                "--max-workloads",
+                args.max_workloads.is_some() && self.max_workloads.is_none(),
+                "without --workload-labels",
+            ),
+            (
+                "--status-page",
+                self.status_page && has_no_server,
+                NO_SERVER,
+            ),
+            (
+                "--web-config",
+                self.web_config.is_some() && has_no_server,
+                NO_SERVER,
+            ),
+            (
+                &instance,
+                is_instance_given && self.alertmanagers.is_empty(),
+                "without --alertmanager",
+            ),
+        ];
+        let ineffective = settings.into_iter().filter(|(_, applies, _)| *applies);
+        ineffective
+            .map(|(name, _, reason)| format!("{name} has no effect {reason}"))
+            .collect()
     }
 
     /// Where the kubelet keeps the logs of pods.
@@ -278,8 +308,14 @@ mod tests {
     }
 
     fn settings(flags: &[&str], file: &str) -> Result<Settings, Failure> {
-        let cli = Cli::try_parse_from([&["wsmon"], flags].concat()).expect("valid flags");
-        Settings::of(&cli.run, Config::parse(file).expect("a valid file"))
+        Settings::of(
+            &parsed(flags).run,
+            Config::parse(file).expect("a valid file"),
+        )
+    }
+
+    fn parsed(flags: &[&str]) -> Cli {
+        Cli::try_parse_from([&["wsmon"], flags].concat()).expect("valid flags")
     }
 
     const FILE: &str = r#"
@@ -383,6 +419,66 @@ mod tests {
         let on = "workload_labels = true\nmax_workloads = 8";
         assert_eq!(limit(&[], on), Some(8));
         assert_eq!(limit(&["--max-workloads", "7"], on), Some(7));
+    }
+
+    #[test]
+    fn what_has_no_effect_is_named_with_the_reason() {
+        let no_server = "with --metrics-addr none; give an address, or leave one of them out";
+        let alertmanager = ["--alertmanager", "http://a:9093"];
+        let instance = ["--instance", "a"];
+        let in_file = "[alerts]\ninstance = \"a\"";
+        for (flags, file, expected) in [
+            (&[][..], "", vec![]),
+            (
+                &["--max-workloads", "7"],
+                "",
+                vec!["--max-workloads has no effect without --workload-labels".to_owned()],
+            ),
+            (&["--max-workloads", "7", "--workload-labels"], "", vec![]),
+            (&["--metrics-addr", "none"], "", vec![]),
+            (&["--status-page", "--web-config", "w"], "", vec![]),
+            (
+                &[
+                    "--metrics-addr",
+                    "none",
+                    "--status-page",
+                    "--web-config",
+                    "w",
+                ],
+                "",
+                vec![
+                    format!("--status-page has no effect {no_server}"),
+                    format!("--web-config has no effect {no_server}"),
+                ],
+            ),
+            (
+                &instance,
+                "",
+                vec!["--instance has no effect without --alertmanager".to_owned()],
+            ),
+            (
+                &instance,
+                in_file,
+                vec!["--instance has no effect without --alertmanager".to_owned()],
+            ),
+            (
+                &[],
+                in_file,
+                vec!["alerts.instance has no effect without --alertmanager".to_owned()],
+            ),
+            (&[instance, alertmanager].concat(), "", vec![]),
+            (&alertmanager, in_file, vec![]),
+            (
+                &instance,
+                "[alerts]\nalertmanager = [\"http://a:9093\"]",
+                vec![],
+            ),
+        ] {
+            let flags = [&["--port", "80"], flags].concat();
+            let cli = parsed(&flags);
+            let settings = settings(&flags, file).expect("valid");
+            assert_eq!(settings.ineffective(&cli.run), expected, "{flags:?} {file}");
+        }
     }
 
     #[test]

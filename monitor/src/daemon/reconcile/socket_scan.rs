@@ -73,7 +73,8 @@ pub struct ScannedSockets {
     pub(super) summary: ScanSummary,
 }
 
-/// Fails only if no network namespace could be read. `memory` is then as before.
+/// Fails as [`known::known_connections`] does. `memory` then keeps which connections were missed, and the
+/// locations that were not read again.
 pub(super) fn scan_host(
     listeners: &[ListenerConfig],
     targets: ScanTargets,

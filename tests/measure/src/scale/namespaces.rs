@@ -18,8 +18,8 @@ use scene::Plan;
 
 pub(crate) use worker::run as run_worker;
 
-/// Neglected connections whose verdict is awaited, at most one in each served namespace.
-const NEGLECTED: usize = 20;
+/// Connections that stall and whose verdicts are awaited, at most one in each served namespace.
+const STALLED: usize = 20;
 
 /// Plays each scene, the one with the fewest connections and served namespaces first.
 ///
@@ -50,7 +50,7 @@ pub(super) fn measure(args: &Args, count: u32, progress: &mut Progress<'_>) -> R
                     connections: connections as usize,
                 },
                 steady: args.steady,
-                neglected: NEGLECTED,
+                stalled: STALLED,
             };
             scenes.push(scene::play(plan, &wsmon, progress)?);
         }
@@ -72,7 +72,7 @@ pub(super) fn run_briefly(progress: &mut Progress<'_>) -> Result<()> {
         },
         steady: Duration::ZERO,
         // Their verdict takes half a minute.
-        neglected: 0,
+        stalled: 0,
     };
     let measured = scene::play(plan, &lab::build_wsmon()?, progress)?;
     require_none(&measured.failures())

@@ -26,6 +26,8 @@ removal_of_the_rpm_keeps_configuration_and_state
 "
 config=/etc/wsmon.toml
 state=/var/lib/wsmon/state.json
+# The link that starts the unit at boot.
+enabled=/etc/systemd/system/multi-user.target.wants/wsmon.service
 # An emulated guest on a busy machine needs much longer than a server.
 limit_seconds=120
 
@@ -146,8 +148,11 @@ an_update_of_the_rpm_keeps_configuration_and_restarts() {
     before=$(main_pid)
     cp "$config" configured
     change_rpm --upgrade ./newer.rpm
+    test -L "$enabled"
     equal "$(rpm --query --queryformat '%{RELEASE}' wsmon)" 2
     cmp configured "$config"
+    # What the newer package ships.
+    contains "$config.rpmnew" "# newer"
     equal "$(systemctl is-enabled wsmon)" enabled
     equal "$(systemctl is-active wsmon)" active
     refused test "$(main_pid)" = "$before"
@@ -159,6 +164,8 @@ removal_of_the_rpm_keeps_configuration_and_state() {
     refused command -v wsmon
     refused test -e /run/wsmon.sock
     refused systemctl is-active wsmon
+    # Without the unit's file, systemctl says nothing about this link.
+    refused test -L "$enabled"
     cmp configured "$config.rpmsave"
     test -s "$state"
 }

@@ -96,7 +96,7 @@ pub fn known_connections(
 }
 
 /// A namespace whose connections were not read by the first walk.
-struct Later<'a> {
+struct DeferredNamespace<'a> {
     netns: &'a NetNs,
     listening: Listening,
 }
@@ -122,13 +122,13 @@ impl<V: FnMut(&ScannedSocket<'_>) + Send> Search<'_, V> {
         locations: &Locations,
         scan: &mut Scan,
     ) -> Result<(), NetNsError> {
-        let later = self.first_walk(namespaces, known.everywhere, scan)?;
+        let deferred = self.first_walk(namespaces, known.everywhere, scan)?;
         if known.everywhere {
             self.settle_all();
             return Ok(());
         }
         let unplaced = self.unplaced(known.lookup);
-        self.second_walk(&later, unplaced, locations, scan)
+        self.second_walk(&deferred, unplaced, locations, scan)
     }
 
     /// Reads the listening sockets of all namespaces, and dumps those with many connections, or all.
@@ -137,15 +137,15 @@ impl<V: FnMut(&ScannedSocket<'_>) + Send> Search<'_, V> {
         namespaces: &'n [NetNs],
         everywhere: bool,
         scan: &mut Scan,
-    ) -> Result<Vec<Later<'n>>, NetNsError> {
-        let mut later = Vec::new();
+    ) -> Result<Vec<DeferredNamespace<'n>>, NetNsError> {
+        let mut deferred = Vec::new();
         let all: Vec<_> = namespaces.iter().collect();
         scan.walk(&all, |scan, netns, sock_diag| {
             let is_needed = everywhere || self.last.get(&netns.id()) == Some(&Located::Many);
             let before = is_needed.then(tcp_sockets).flatten();
             let listening = self.ports.listening(scan, netns, sock_diag)?;
             if !is_needed {
-                later.push(Later { netns, listening });
+                deferred.push(DeferredNamespace { netns, listening });
             } else if listening.are_all(before) && listening.are_all(tcp_sockets()) {
                 self.last.remove(&netns.id());
                 scan.skipped += 1;
@@ -154,26 +154,26 @@ impl<V: FnMut(&ScannedSocket<'_>) + Send> Search<'_, V> {
             }
             Ok(())
         })?;
-        Ok(later)
+        Ok(deferred)
     }
 
     /// Reads the other namespaces that may have a known connection.
     fn second_walk(
         &mut self,
-        later: &[Later<'_>],
+        deferred: &[DeferredNamespace<'_>],
         mut unplaced: UnplacedConnections,
         locations: &Locations,
         scan: &mut Scan,
     ) -> Result<(), NetNsError> {
         let mut listeners = self.ports.listeners.iter();
         let has_remote = listeners.any(|listener| listener.remote);
-        let is_relevant = |it: &&Later<'_>| {
+        let is_relevant = |it: &&DeferredNamespace<'_>| {
             let netns = it.netns.id();
             self.last.contains_key(&netns)
                 || unplaced.may_be_in(netns, &it.listening.ports, has_remote)
         };
-        let relevant: Vec<_> = later.iter().filter(is_relevant).collect();
-        scan.skipped += later.len() - relevant.len();
+        let relevant: Vec<_> = deferred.iter().filter(is_relevant).collect();
+        scan.skipped += deferred.len() - relevant.len();
         let mut relevant_in_order = relevant.iter();
         let namespaces: Vec<_> = relevant.iter().map(|it| it.netns).collect();
         scan.walk(&namespaces, |scan, netns, sock_diag| {

@@ -130,7 +130,7 @@ impl Population {
 
     /// Makes one connection stall in each of `count` served namespaces and in the last one: its server does
     /// not read. Returns their clients' addresses.
-    pub(super) fn neglect(&mut self, count: usize) -> Result<Vec<SocketAddr>> {
+    pub(super) fn stall(&mut self, count: usize) -> Result<Vec<SocketAddr>> {
         let layout = self.layout;
         let shares = layout.shares().enumerate();
         let served = shares.filter(|(index, share)| layout.is_served(*index) && *share > 0);
@@ -140,9 +140,9 @@ impl Population {
             .chain(late)
             .map(|index| {
                 let worker = self.worker(index);
-                worker.send(&format!("neglect {index}"))?;
+                worker.send(&format!("stall {index}"))?;
                 let line = worker.line()?;
-                let peer = line.strip_prefix("neglected ");
+                let peer = line.strip_prefix("stalled ");
                 let peer = peer.and_then(|peer| peer.parse().ok());
                 peer.with_context(|| format!("a worker answered `{line}`"))
             })

@@ -69,7 +69,7 @@ impl Report {
         table += &cells("  resident", &|it| mebi(it.resident_bytes));
         table += &cells("  the most it ever was", &|it| mebi(it.peak_bytes));
         table += &cells("stalled connections: all found after", &|it| {
-            seconds(it.neglected_found)
+            seconds(it.stalled_found)
         });
         table += &cells("  missed / wrong", &|it| {
             format!("{} / {}", it.missed.len(), it.wrong.len())
@@ -126,8 +126,8 @@ fn scene_json(scene: &Measured) -> Value {
             "peak_resident_bytes": scene.peak_bytes,
         },
         "stalled": {
-            "connections": scene.neglected,
-            "all_found_seconds": scene.neglected_found,
+            "connections": scene.stalled,
+            "all_found_seconds": scene.stalled_found,
             "missed": scene.missed.len(),
             "wrong": scene.wrong,
         },

@@ -49,8 +49,8 @@ pub(super) struct Plan {
     pub(super) layout: Layout,
     /// The least time for which scans are watched. If it is zero, the first one at the start is enough.
     pub(super) steady: Duration,
-    /// Connections that are neglected, at most one in each served namespace.
-    pub(super) neglected: usize,
+    /// Connections that stall, at most one in each served namespace.
+    pub(super) stalled: usize,
 }
 
 /// Measurements of one scene. Times are in seconds.
@@ -73,9 +73,9 @@ pub(super) struct Measured {
     pub(super) daemon_share: f64,
     pub(super) resident_bytes: u64,
     pub(super) peak_bytes: u64,
-    pub(super) neglected: usize,
-    /// From the neglect until all of them have a verdict.
-    pub(super) neglected_found: Option<f64>,
+    pub(super) stalled: usize,
+    /// From the stall until all of them have a verdict.
+    pub(super) stalled_found: Option<f64>,
     pub(super) missed: Vec<SocketAddr>,
     pub(super) wrong: Vec<String>,
     pub(super) lost: Vec<(String, f64)>,
@@ -181,8 +181,8 @@ pub(super) fn play(plan: Plan, wsmon: &Path, progress: &mut Progress<'_>) -> Res
     let late_known = wait_for_sum(&daemon, late, begin, REPORTED_WITHIN, progress)?;
 
     progress.at(&format!("{name}: scanning"));
-    let neglected = population.neglect(plan.neglected)?;
-    let steady = Steady::watch(plan, &daemon, &neglected, progress)?;
+    let stalled = population.stall(plan.stalled)?;
+    let steady = Steady::watch(plan, &daemon, &stalled, progress)?;
     let metrics = daemon.metrics()?;
     let (resident_bytes, peak_bytes) = (resident_bytes(daemon.id())?, peak_bytes(daemon.id())?);
     let status = daemon.terminate(STOP_LIMIT)?;
@@ -194,7 +194,7 @@ pub(super) fn play(plan: Plan, wsmon: &Path, progress: &mut Progress<'_>) -> Res
     progress.at(&format!("{name}: removing them"));
     drop(population);
 
-    let judged = |verdict: &Verdict| verdict.kind == STALLED && neglected.contains(&verdict.peer);
+    let judged = |verdict: &Verdict| verdict.kind == STALLED && stalled.contains(&verdict.peer);
     let is_found = |peer: &&SocketAddr| steady.verdicts.iter().any(|it| it.peer == **peer);
     let wrong = steady.verdicts.iter().filter(|verdict| !judged(verdict));
     Ok(Measured {
@@ -210,13 +210,9 @@ pub(super) fn play(plan: Plan, wsmon: &Path, progress: &mut Progress<'_>) -> Res
         daemon_share: steady.daemon_share,
         resident_bytes,
         peak_bytes,
-        neglected: neglected.len(),
-        neglected_found: steady.neglected_found,
-        missed: neglected
-            .iter()
-            .filter(|it| !is_found(it))
-            .copied()
-            .collect(),
+        stalled: stalled.len(),
+        stalled_found: steady.stalled_found,
+        missed: stalled.iter().filter(|it| !is_found(it)).copied().collect(),
         wrong: wrong
             .map(|it| format!("{} on {}", it.kind, it.peer))
             .collect(),
@@ -257,18 +253,18 @@ fn wait_for_sum(
 struct Steady {
     scans: Vec<LoggedScan>,
     daemon_share: f64,
-    neglected_found: Option<f64>,
+    stalled_found: Option<f64>,
     /// Those that stand at the end.
     verdicts: Vec<Verdict>,
 }
 
 impl Steady {
-    /// Until the neglected connections have their verdicts and enough scans were done, and at least as long as
+    /// Until the stalled connections have their verdicts and enough scans were done, and at least as long as
     /// planned.
     fn watch(
         plan: Plan,
         daemon: &Daemon,
-        neglected: &[SocketAddr],
+        stalled: &[SocketAddr],
         progress: &Progress<'_>,
     ) -> Result<Self> {
         let (begin, cpu) = (Instant::now(), CpuTime::of(daemon.id())?);
@@ -279,20 +275,20 @@ impl Steady {
             log.update(&daemon.log());
             (earlier, enough) = (log.scans.len(), ENOUGH_SCANS);
         }
-        let mut neglected_found = None;
+        let mut stalled_found = None;
         let mut verdicts_at = begin;
         loop {
             log.update(&daemon.log());
-            if neglected_found.is_none() && verdicts_at <= Instant::now() {
+            if stalled_found.is_none() && verdicts_at <= Instant::now() {
                 let verdicts = verdicts::standing(daemon.control())?;
-                let mut peers = neglected.iter();
+                let mut peers = stalled.iter();
                 let all_found = peers.all(|peer| verdicts.iter().any(|it| it.peer == *peer));
-                neglected_found = all_found.then(|| begin.elapsed().as_secs_f64());
+                stalled_found = all_found.then(|| begin.elapsed().as_secs_f64());
                 verdicts_at = Instant::now() + VERDICTS_INTERVAL;
             }
             let elapsed = begin.elapsed();
             let scans = &log.scans[earlier..];
-            let is_done = neglected_found.is_some()
+            let is_done = stalled_found.is_some()
                 && scans.len() >= enough
                 && scans.iter().any(|it| plan.layout.has_skipped(&it.counts))
                 && elapsed >= plan.steady;
@@ -305,7 +301,7 @@ impl Steady {
         Ok(Self {
             scans: log.scans.split_off(earlier),
             daemon_share: cpu.as_secs_f64() / begin.elapsed().as_secs_f64(),
-            neglected_found,
+            stalled_found,
             verdicts: verdicts::standing(daemon.control())?,
         })
     }

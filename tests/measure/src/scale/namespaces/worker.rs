@@ -4,7 +4,7 @@
 //! | line | action | answer |
 //! |---|---|---|
 //! | `open NAME INDEX PORT COUNT` | listens on the port in a namespace and opens connections to it | `opened COUNT` |
-//! | `neglect INDEX` | a client there sends a ping that its server never reads | `neglected PEER` |
+//! | `stall INDEX` | a client there sends a ping that its server never reads | `stalled PEER` |
 //!
 //! The process ends when its input ends.
 
@@ -47,12 +47,12 @@ pub(crate) fn run() -> Result<()> {
                 namespaces.insert(index, sockets?);
                 writeln!(out, "opened {count}")?;
             }
-            ["neglect", index] => {
+            ["stall", index] => {
                 let sockets = namespaces.get_mut(&index.parse()?);
                 let pair = sockets.and_then(|sockets: &mut Sockets| sockets.pairs.first_mut());
                 let pair = pair.context("there is no such connection")?;
                 pair.leave_unread()?;
-                writeln!(out, "neglected {}", pair.peer()?)?;
+                writeln!(out, "stalled {}", pair.peer()?)?;
             }
             _ => bail!("unknown command `{line}`"),
         }

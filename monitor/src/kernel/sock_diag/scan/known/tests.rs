@@ -1,6 +1,9 @@
 //! Scans of real sockets in network namespaces. Those of other tests come and go meanwhile.
 
-use std::net::{TcpListener, TcpStream};
+use std::{
+    net::{TcpListener, TcpStream},
+    thread,
+};
 
 use rustix::net::sockopt::{set_socket_linger, socket_cookie};
 
@@ -9,7 +12,7 @@ use crate::{
     config::listeners::PortRange,
     kernel::{
         sock_diag::scan,
-        testing::{Connection, Namespace, key_of, with_cookie},
+        testing::{Connection, Namespace, key_of, refuse_new_threads, with_cookie},
     },
 };
 use monitor_core::{
@@ -246,4 +249,51 @@ fn an_address_of_a_namespace_that_is_gone_leads_to_no_namespace() {
     // A query without the interface would not find it.
     scanner.locations.dump = Duration::ZERO;
     assert_eq!(scanner.scan().1, [Fate::Found]);
+}
+
+/// The first walk dumps the namespace with many connections. The second one, which would query the other, fails.
+#[test]
+#[ignore = "needs root: makes network namespaces"]
+fn a_second_walk_that_fails_keeps_the_locations_that_it_would_have_read() {
+    const PORT: u16 = 18_258;
+    let namespaces = [Namespace::new(), Namespace::new(), Namespace::new()];
+    let address = format!("127.0.0.1:{PORT}");
+    let connections = namespaces
+        .each_ref()
+        .map(|it| it.connect(&address, &address));
+    let [dumped, queried, unplaced] = connections.each_ref().map(|it| key_of(&it.server));
+    let [dumped_in, queried_in, _] = namespaces.each_ref().map(|it| it.netns().id());
+    let of_servers = connections.iter().map(|it| facts(&it.server, Role::Server));
+    let mut scanner = Scanner::new(listener(PORT, false), of_servers);
+    scanner.locations.set(dumped_in, vec![dumped]);
+    scanner.locations.dump = Duration::from_secs(1);
+    scanner.locations.set(queried_in, vec![queried]);
+    assert_eq!(scanner.locations.namespaces[&dumped_in], Located::Many);
+
+    let conns: Vec<_> = scanner.known.iter().map(|facts| facts.conn).collect();
+    // Called between the walks, for the connection without a location.
+    let lookup = |conn| {
+        assert_eq!(conn, ConnId(unplaced.cookie()));
+        refuse_new_threads();
+        None
+    };
+    let known = KnownConnections {
+        conns: &conns,
+        lookup: &lookup,
+        everywhere: false,
+    };
+    let Scanner {
+        listeners,
+        locations,
+        ..
+    } = &mut scanner;
+    let scan = || known_connections(listeners, &known, locations, |_| {}).map(drop);
+    let failed = thread::scope(|scope| scope.spawn(scan).join()).unwrap();
+    assert!(
+        matches!(failed, Err(NetNsError::Thread { .. })),
+        "{failed:?}"
+    );
+    let few = |key| Located::Few(vec![key]);
+    let expected = [(dumped_in, few(dumped)), (queried_in, few(queried))];
+    assert_eq!(scanner.locations.namespaces, HashMap::from(expected));
 }
