@@ -3,6 +3,7 @@
 
 mod fleet;
 mod hops;
+mod inferred;
 mod storms;
 mod ten_thousand;
 mod thousand;
