@@ -26,7 +26,8 @@ use crate::{
     tally,
 };
 
-/// Examines the first bytes of a segment until the protocol of the connection is known.
+/// Examines the first bytes of a segment until the protocol of the connection is known. Returns the length
+/// of the PROXY header with which it begins.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn recognise_received(
@@ -64,8 +65,9 @@ fn recognise(packet: Option<PacketContext>, direction: Direction) -> u32 {
     let (skb, mut payload, now) = (packet.skb, packet.payload(), packet.now);
     let Parts { flow, stats, piece } = packet.parts();
     let mut len = piece.segment.payload_len;
+    let mut skip = 0;
     if flow.may_be_proxied(direction) {
-        let skip = proxy_header_len(skb, payload.offset, len);
+        skip = proxy_header_len(skb, payload.offset, len);
         payload.offset = payload.offset.wrapping_add(skip);
         len = len.saturating_sub(skip);
     }
@@ -85,7 +87,7 @@ fn recognise(packet: Option<PacketContext>, direction: Direction) -> u32 {
     if head != 0 {
         report(&payload, len, head, &flow.snapshot, now);
     }
-    0
+    skip
 }
 
 /// Length of the PROXY protocol header at the start of `len` bytes of payload at `offset`.

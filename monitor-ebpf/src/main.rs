@@ -26,6 +26,7 @@ mod marker;
 mod opaque;
 mod packet;
 mod payload;
+mod records;
 mod repeat;
 mod sock;
 mod tally;

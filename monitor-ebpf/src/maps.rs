@@ -15,6 +15,7 @@ use monitor_common::{
     listener::{ListenerLimits, PortWatch},
     published::Published,
     stats::{Counter, ListenerStats},
+    tls::TlsFlow,
 };
 
 /// The facts of each watched socket. Freed with the socket, so it cannot leak.
@@ -24,6 +25,10 @@ pub(crate) static FLOWS: SkStorage<Flow> = SkStorage::new();
 /// The pending runs after holes in a socket's received stream. Rare, and deleted when the holes are filled.
 #[btf_map]
 pub(crate) static HOLES: SkStorage<Holes> = SkStorage::new();
+
+/// What the records of a TLS connection show. Exists from the first record on.
+#[btf_map]
+pub(crate) static TLS: SkStorage<TlsFlow> = SkStorage::new();
 
 /// What each connection carried. Empty without [`KEEP_TOTALS`].
 #[btf_map]

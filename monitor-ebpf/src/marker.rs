@@ -5,6 +5,7 @@ use monitor_common::Direction;
 use crate::{
     handshake::{recognise_received, recognise_sent},
     packet::PacketContext,
+    records::{records_received, records_sent},
     walk::{step_received, step_sent, walk_on_received, walk_on_sent},
 };
 
@@ -13,7 +14,11 @@ use crate::{
 pub(crate) trait DirectionMarker {
     const DIRECTION: Direction;
 
-    fn recognise(packet: &mut PacketContext);
+    /// Returns the length of the PROXY header with which the segment begins.
+    fn recognise(packet: &mut PacketContext) -> u32;
+
+    /// Follows the TLS records of the piece.
+    fn follow_records(packet: &mut PacketContext);
 
     /// One step of the walk; 1 to continue. Only the compiler, not the verifier, knows that it is 0 or 1.
     fn step(packet: &mut PacketContext) -> u32;
@@ -28,9 +33,15 @@ impl DirectionMarker for Rx {
     const DIRECTION: Direction = Direction::Rx;
 
     #[inline(always)]
-    fn recognise(packet: &mut PacketContext) {
+    fn recognise(packet: &mut PacketContext) -> u32 {
         let (skb, flow, stats, piece, now) = packet.arguments();
-        recognise_received(skb, flow, stats, piece, now);
+        recognise_received(skb, flow, stats, piece, now)
+    }
+
+    #[inline(always)]
+    fn follow_records(packet: &mut PacketContext) {
+        let (skb, flow, stats, piece, now) = packet.arguments();
+        records_received(skb, flow, stats, piece, now);
     }
 
     #[inline(always)]
@@ -50,9 +61,15 @@ impl DirectionMarker for Tx {
     const DIRECTION: Direction = Direction::Tx;
 
     #[inline(always)]
-    fn recognise(packet: &mut PacketContext) {
+    fn recognise(packet: &mut PacketContext) -> u32 {
         let (skb, flow, stats, piece, now) = packet.arguments();
-        recognise_sent(skb, flow, stats, piece, now);
+        recognise_sent(skb, flow, stats, piece, now)
+    }
+
+    #[inline(always)]
+    fn follow_records(packet: &mut PacketContext) {
+        let (skb, flow, stats, piece, now) = packet.arguments();
+        records_sent(skb, flow, stats, piece, now);
     }
 
     #[inline(always)]

@@ -16,11 +16,12 @@ use monitor_common::{
     flow::Flow,
     holes::Holes,
     snapshot::{origin, protocol, role},
+    tls::TlsFlow,
 };
 
 use crate::{
     emit::count_drop,
-    maps::{FLOWS, HOLES, PORTS, TOTALS, WATCH_REMOTE},
+    maps::{FLOWS, HOLES, PORTS, TLS, TOTALS, WATCH_REMOTE},
 };
 
 /// TCP states (include/net/tcp_states.h).
@@ -140,6 +141,18 @@ pub(crate) fn forget_holes(sk: *mut c_void) {
     // A missing entry isn't a failure.
     // SAFETY: the helper checks map and socket.
     unsafe { bpf_sk_storage_delete(ptr::from_ref(&HOLES).cast_mut().cast(), sk) };
+}
+
+/// What the records of a TLS connection show, if there were any.
+#[inline(always)]
+pub(crate) fn tls(sk: *mut c_void) -> Option<*mut TlsFlow> {
+    storage(&TLS, sk, 0)
+}
+
+/// The same, new and zeroed if there was nothing. `None` when the kernel has no memory.
+#[inline(always)]
+pub(crate) fn tls_or_new(sk: *mut c_void) -> Option<*mut TlsFlow> {
+    storage(&TLS, sk, BPF_SK_STORAGE_GET_F_CREATE as u64)
 }
 
 /// The account of a socket, new and zeroed if it had none. `None` when the kernel has no memory.

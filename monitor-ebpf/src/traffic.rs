@@ -127,8 +127,14 @@ fn account<M: DirectionMarker>(packet: &mut PacketContext, limits: &ListenerLimi
     }
     tally::idle_gap(skb, M::DIRECTION, flow, now);
     if segment.payload_len > 0 {
+        let mut skip = 0;
         if flow.is_undecided(M::DIRECTION, segment) {
-            M::recognise(packet);
+            skip = M::recognise(packet);
+        }
+        let Parts { flow, piece, .. } = packet.parts();
+        if flow.may_have_records() {
+            piece.begin = skip;
+            M::follow_records(packet);
         }
         walk::<M>(packet);
     }

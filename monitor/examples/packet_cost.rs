@@ -9,9 +9,9 @@
 //!
 //! `--json` prints JSON instead of a table.
 //!
-//! One client and one server exchange frames of 125 bytes over loopback, in their own network
-//! namespace. The kinds of window alternate as A B C D A' A' D C B A, so that a drift of the machine
-//! affects all alike. A and A' are the same kind, and their difference is the error. The figures are
+//! One client and one server exchange frames of 125 bytes over loopback, or TLS records as long as the
+//! longest ping and its pong, in their own network namespace. The kinds of window alternate as
+//! A B C D E A' A' E D C B A, so that a drift of the machine affects all alike. A and A' are the same kind, and their difference is the error. The figures are
 //! the kernel's own (`run_time_ns / run_cnt`), medians over the windows.
 
 use std::{
@@ -47,10 +47,10 @@ use wire::{BINARY, REQUEST, RESPONSE, ZERO_KEY, frame};
 const WATCHED: u16 = 28_201;
 const ROUND_TRIPS: u32 = 10_000;
 const WINDOWS: usize = 12;
-/// The order of the kinds: A B C D A' A' D C B A.
-const TURNS: [usize; 10] = [0, 2, 3, 4, 1, 1, 4, 3, 2, 0];
+/// The order of the kinds: A B C D E A' A' E D C B A.
+const TURNS: [usize; 12] = [0, 2, 3, 4, 5, 1, 1, 5, 4, 3, 2, 0];
 /// The kind of the programs that account for each connection.
-const ACCOUNTED: usize = 4;
+const ACCOUNTED: usize = 5;
 
 const PAYLOAD: usize = 125;
 
@@ -85,7 +85,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn measure(windows: usize) -> Result<[Kind; 5]> {
+fn measure(windows: usize) -> Result<[Kind; 6]> {
     let root = find_cgroup2()?;
     let cgroup = |name| Cgroup::new(&root, name);
     let (idle, own, accounted) = (cgroup("empty")?, cgroup("own")?, cgroup("accounted")?);
@@ -99,7 +99,7 @@ fn measure(windows: usize) -> Result<[Kind; 5]> {
     }
     let listener = ListenerConfig {
         rules: ListenerRules::new("bench", None),
-        ports: vec![PortRange(WATCHED..=WATCHED + 1)],
+        ports: vec![PortRange(WATCHED..=WATCHED + 2)],
         remote: false,
     };
     let load = |keep_totals, cgroup: &Cgroup| -> Result<Loaded> {
@@ -113,12 +113,14 @@ fn measure(windows: usize) -> Result<[Kind; 5]> {
     };
     let (mut wsmon, mut accounting) = (load(false, &own)?, load(true, &accounted)?);
 
+    let (frames, records) = (Content::frames(), Content::records());
     let mut kinds = [
-        Kind::new("empty program", &idle, 0)?,
-        Kind::new("empty program, again", &idle, 0)?,
-        Kind::new("wsmon, watched port", &own, WATCHED)?,
-        Kind::new("wsmon, another port", &own, 0)?,
-        Kind::new("with an access log", &accounted, WATCHED + 1)?,
+        Kind::new("empty program", &idle, 0, &frames)?,
+        Kind::new("empty program, again", &idle, 0, &frames)?,
+        Kind::new("wsmon, watched port", &own, WATCHED, &frames)?,
+        Kind::new("wsmon, TLS records", &own, WATCHED + 1, &records)?,
+        Kind::new("wsmon, another port", &own, 0, &frames)?,
+        Kind::new("with an access log", &accounted, WATCHED + 2, &frames)?,
     ];
     for kind in &mut kinds {
         kind.connection.echo(ROUND_TRIPS / 2)?;
@@ -150,11 +152,11 @@ fn measure(windows: usize) -> Result<[Kind; 5]> {
 }
 
 /// The cost of a program that does nothing, by hook.
-fn floor(kinds: &[Kind; 5]) -> [f64; 2] {
+fn floor(kinds: &[Kind; 6]) -> [f64; 2] {
     [0, 1].map(|hook| kinds[0].median(hook).midpoint(kinds[1].median(hook)))
 }
 
-fn as_json(kinds: &[Kind; 5]) -> serde_json::Value {
+fn as_json(kinds: &[Kind; 6]) -> serde_json::Value {
     let floor = floor(kinds);
     let tenths = |nanos: f64| (nanos * 10.0).round() / 10.0;
     let both = |of: &dyn Fn(usize) -> f64| serde_json::json!({ "ingress": tenths(of(0)), "egress": tenths(of(1)) });
@@ -173,7 +175,7 @@ fn as_json(kinds: &[Kind; 5]) -> serde_json::Value {
     })
 }
 
-fn report(kinds: &[Kind; 5]) {
+fn report(kinds: &[Kind; 6]) {
     let floor = floor(kinds);
     println!(
         "nanoseconds per run, median (and quartiles) of {} windows",
@@ -208,10 +210,10 @@ struct Kind {
 }
 
 impl Kind {
-    fn new(name: &'static str, cgroup: &Cgroup, port: u16) -> Result<Self> {
+    fn new(name: &'static str, cgroup: &Cgroup, port: u16, content: &Content) -> Result<Self> {
         Ok(Self {
             name,
-            connection: Connection::new(cgroup, port)?,
+            connection: Connection::new(cgroup, port, content)?,
             nanos: [Vec::new(), Vec::new()],
         })
     }
@@ -249,13 +251,46 @@ impl Runs {
     }
 }
 
-/// An upgraded connection of which only the server's socket is in the measured cgroup.
+/// What the client and the server send: first once, then again and again.
+#[derive(Clone)]
+struct Content {
+    first: [Vec<u8>; 2],
+    next: [Vec<u8>; 2],
+}
+
+impl Content {
+    fn frames() -> Self {
+        let of = |key| frame(BINARY, &[0; PAYLOAD], key);
+        Self {
+            first: [REQUEST.to_vec(), RESPONSE.to_vec()],
+            next: [of(ZERO_KEY), of(None)],
+        }
+    }
+
+    /// Of the lengths from which a heartbeat is inferred, which cost the most.
+    fn records() -> Self {
+        const HANDSHAKE: u8 = 22;
+        const APPLICATION_DATA: u8 = 23;
+        const PING: usize = PAYLOAD + 19;
+        let of = |content_type, len: usize| {
+            let head = [content_type, 3, 3, 0, len as u8];
+            [&head[..], &vec![0; len]].concat()
+        };
+        Self {
+            first: [of(HANDSHAKE, 64), of(HANDSHAKE, 64)],
+            next: [of(APPLICATION_DATA, PING + 4), of(APPLICATION_DATA, PING)],
+        }
+    }
+}
+
+/// A connection of which only the server's socket is in the measured cgroup.
 struct Connection {
     client: TcpStream,
+    content: Content,
 }
 
 impl Connection {
-    fn new(cgroup: &Cgroup, port: u16) -> Result<Self> {
+    fn new(cgroup: &Cgroup, port: u16, content: &Content) -> Result<Self> {
         // A socket belongs to the cgroup its process was in when it was created; an accepted one to its
         // listener's.
         let listener = cgroup.inside(|| TcpListener::bind(("127.0.0.1", port)))??;
@@ -263,32 +298,35 @@ impl Connection {
         let (server, _) = listener.accept()?;
         client.set_nodelay(true)?;
         server.set_nodelay(true)?;
-        thread::spawn(move || serve(server));
-        client.write_all(REQUEST)?;
-        client.read_exact(&mut [0; RESPONSE.len()])?;
-        Ok(Self { client })
+        let content = content.clone();
+        thread::spawn({
+            let content = content.clone();
+            move || serve(server, &content)
+        });
+        let [request, response] = &content.first;
+        client.write_all(request)?;
+        client.read_exact(&mut response.clone())?;
+        Ok(Self { client, content })
     }
 
     fn echo(&mut self, round_trips: u32) -> Result<()> {
-        let ping = frame(BINARY, &[0; PAYLOAD], ZERO_KEY);
-        let mut pong = frame(BINARY, &[0; PAYLOAD], None);
+        let [sent, mut received] = self.content.next.clone();
         for _ in 0..round_trips {
-            self.client.write_all(&ping)?;
-            self.client.read_exact(&mut pong)?;
+            self.client.write_all(&sent)?;
+            self.client.read_exact(&mut received)?;
         }
         Ok(())
     }
 }
 
-/// Answers each frame with one of the same length until the client closes.
-fn serve(mut server: TcpStream) -> Result<()> {
-    server.read_exact(&mut [0; REQUEST.len()])?;
-    server.write_all(RESPONSE)?;
-    let mut received = frame(BINARY, &[0; PAYLOAD], ZERO_KEY);
-    let answer = frame(BINARY, &[0; PAYLOAD], None);
+/// Answers everything until the client closes.
+fn serve(mut server: TcpStream, content: &Content) -> Result<()> {
+    let [mut request, mut received] = [&content.first[0], &content.next[0]].map(Clone::clone);
+    server.read_exact(&mut request)?;
+    server.write_all(&content.first[1])?;
     loop {
         server.read_exact(&mut received)?;
-        server.write_all(&answer)?;
+        server.write_all(&content.next[1])?;
     }
 }
 

@@ -27,6 +27,10 @@ const RHYTHMS: usize = 4;
 const MIN_LEN: u16 = 18;
 const MAX_LEN: u16 = 190;
 
+/// The longest record from which a heartbeat is inferred: a pong to the longest ping, with its mask and
+/// JSSE's padding.
+pub(super) const MAX_HEARTBEAT_LEN: u16 = MAX_LEN + 4 + 16;
+
 /// Nanoseconds: an answer that comes later proves nothing.
 const MAX_ROUND_TRIP: u64 = 1_000_000_000;
 

@@ -7,7 +7,10 @@
 //! A walk comes into step at a segment that begins with a hello, or with a header that leads to another
 //! one: two headers are 40 bits of evidence.
 
-use super::hello::{Hello, HelloFact, field};
+use super::{
+    hello::{Hello, HelloFact, field},
+    ping_inference::MAX_HEARTBEAT_LEN,
+};
 use crate::{
     frame::Head,
     stream::{MAX_WINDOW, Payload},
@@ -56,6 +59,12 @@ impl RecordHeader {
             && matches!(minor, 1..=4)
             && len <= MAX_RECORD_LEN;
         is_legal.then_some(Self { content_type, len })
+    }
+
+    /// Whether its length is one from which heartbeats are inferred, so that its time matters.
+    #[inline(always)]
+    pub const fn may_be_ping_or_pong(&self) -> bool {
+        self.len <= MAX_HEARTBEAT_LEN
     }
 
     /// Whether a segment may begin with a record.

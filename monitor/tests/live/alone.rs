@@ -3,5 +3,6 @@
 
 mod fleet;
 mod hops;
+mod inferred;
 mod storms;
 mod thousand;
