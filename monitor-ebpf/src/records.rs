@@ -117,9 +117,15 @@ fn follow<M: DirectionMarker>(mut packet: PacketContext) -> Option<()> {
     let begin = tls.walk_mut(M::DIRECTION).place(seq, len)?;
     tls.done[M::DIRECTION.index()] = begin;
     context.begin = begin;
-    if repeat::<RECORD_STEPS, RecordsOf<M>>(&mut context) == RECORD_STEPS {
-        count_drop(DropReason::WalkTooLong);
-        context.parts().1.walk_mut(M::DIRECTION).lose_sync();
+    // Usually one step is enough.
+    if RecordsOf::<M>::step(0, &mut context) {
+        const REST: u32 = RECORD_STEPS - 1;
+        repeat::<REST, RecordsOf<M>>(&mut context);
+        let (_, tls) = context.parts();
+        if tls.done[M::DIRECTION.index()] < len {
+            count_drop(DropReason::WalkTooLong);
+            tls.walk_mut(M::DIRECTION).lose_sync();
+        }
     }
     Some(())
 }
@@ -139,8 +145,7 @@ impl<M: DirectionMarker> Body for RecordsOf<M> {
         let step = walk.step(&mut done, begin, len, &payload);
         records.done[M::DIRECTION.index()] = done;
         match step {
-            RecordStep::End => return false,
-            RecordStep::Again => {}
+            RecordStep::End | RecordStep::Again => {}
             RecordStep::Hello(fact) => flow.tls_hello(records, fact),
             RecordStep::Record(header) => {
                 let what = M::DIRECTION as u32
@@ -149,7 +154,7 @@ impl<M: DirectionMarker> Body for RecordsOf<M> {
                 account_record(flow, tls, stats, what, now);
             }
         }
-        true
+        done < len
     }
 }
 
@@ -178,10 +183,11 @@ extern "C" fn account_record(
     } else {
         coarse_now
     };
-    if what & 1 == Direction::Rx as u32 {
-        flow.tls_record(tls, Direction::Rx, &header, now, stats);
+    let direction = if what & 1 == Direction::Rx as u32 {
+        Direction::Rx
     } else {
-        flow.tls_record(tls, Direction::Tx, &header, now, stats);
-    }
+        Direction::Tx
+    };
+    flow.tls_record(tls, direction, &header, now, stats);
     0
 }

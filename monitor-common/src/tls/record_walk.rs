@@ -179,14 +179,10 @@ impl RecordWalk {
         if self.field == field::UNSYNCED {
             return self.begin_trial(at, begin, len, payload);
         }
-        let rest = len - *at;
-        if self.skip >= rest {
-            self.skip -= rest;
-            *at = len;
+        self.pass_skipped(at, len);
+        if *at >= len {
             return RecordStep::End;
         }
-        *at += self.skip;
-        self.skip = 0;
         let carried = self.carry_len as u32;
         let needed = field::len(self.field);
         // A field that straddles segments is completed one byte at a time, as in the walk over frames.
@@ -211,10 +207,21 @@ impl RecordWalk {
             return RecordStep::Again;
         }
         self.carry_len = 0;
-        match self.field {
+        let step = match self.field {
             field::TRIAL | field::RECORD => self.take_header(word, at, begin, len),
             _ => self.take_hello_field(word),
-        }
+        };
+        // A segment with one record is then done in one step.
+        self.pass_skipped(at, len);
+        step
+    }
+
+    /// Passes the bytes before the next field, as far as they are in the segment.
+    #[inline(always)]
+    fn pass_skipped(&mut self, at: &mut u32, len: u32) {
+        let passed = self.skip.min(len - *at);
+        self.skip -= passed;
+        *at += passed;
     }
 
     /// Gives up the rest of the segment.

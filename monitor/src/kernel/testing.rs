@@ -153,7 +153,7 @@ impl Connection {
     }
 }
 
-pub(super) fn key_of(socket: &TcpStream) -> SocketKey {
+pub(crate) fn key_of(socket: &TcpStream) -> SocketKey {
     SocketKey::new(
         sockopt::socket_cookie(socket).unwrap(),
         socket.local_addr().unwrap(),
