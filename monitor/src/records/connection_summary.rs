@@ -21,7 +21,7 @@ use super::{
     json,
     numbers::seconds,
     owner::OwnerRecord,
-    tls::TlsRecord,
+    tls::TlsSummary,
 };
 use monitor_core::{
     AlertResolution, CloseHow, ConnId, Detail, Facts, Ktime, PastVerdict, detail::DirectionTraffic,
@@ -70,7 +70,7 @@ pub struct ConnectionSummary {
     /// By kind; only those that occurred.
     pub protocol_errors: Option<BTreeMap<&'static str, u64>>,
     /// `None` unless its TLS records are followed.
-    pub tls: Option<TlsRecord>,
+    pub tls: Option<TlsSummary>,
     /// In the order of their first end.
     pub verdicts: Vec<VerdictSummary>,
     /// `None` in a recording.
@@ -190,7 +190,7 @@ impl ConnectionSummary {
                     .map(|error| (error.as_str(), totals.protocol_errors(*error)));
                 counts.filter(|(_, count)| *count > 0).collect()
             }),
-            tls: detail.and_then(TlsRecord::new),
+            tls: detail.and_then(TlsSummary::new),
             verdicts: source.verdicts.iter().map(VerdictSummary::from).collect(),
             owner: None,
             handshake: None,

@@ -140,12 +140,17 @@ fn write_table(out: &mut impl Write, connections: &[ConnectionSummary]) -> io::R
         "code",
         "frames rx/tx",
         "bytes rx/tx",
+        // Last, because its text is a sentence.
+        match connections.iter().any(|it| it.tls.is_some()) {
+            true => "tls",
+            false => "",
+        },
     ]
     .map(str::to_owned);
     let rows: Vec<_> = std::iter::once(head)
         .chain(connections.iter().map(row))
         .collect();
-    let mut widths = [0; 11];
+    let mut widths = [0; 12];
     for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = cell.chars().count().max(*width);
@@ -162,7 +167,7 @@ fn write_table(out: &mut impl Write, connections: &[ConnectionSummary]) -> io::R
     Ok(())
 }
 
-fn row(connection: &ConnectionSummary) -> [String; 11] {
+fn row(connection: &ConnectionSummary) -> [String; 12] {
     let begun = connection.established_at.or(connection.opened_at);
     let lasted = begun
         .zip(connection.closed_at)
@@ -182,16 +187,17 @@ fn row(connection: &ConnectionSummary) -> [String; 11] {
         connection
             .peer
             .map_or_else(unknown, |peer| peer.to_string()),
-        match &connection.tls {
-            Some(tls) => tls.to_string(),
-            None => connection.protocol.to_owned(),
-        },
+        connection.protocol.to_owned(),
         begun.map_or_else(unknown, |at| format!("{at:.3}")),
         lasted.unwrap_or_else(unknown),
         connection.how.unwrap_or("open").to_owned(),
         close.unwrap_or_else(unknown),
         pair(rx.frames, tx.frames),
         pair(rx.payload_bytes, tx.payload_bytes),
+        connection
+            .tls
+            .as_ref()
+            .map_or_else(String::new, ToString::to_string),
     ]
 }
 

@@ -176,6 +176,43 @@ fn under_tls_the_second_ping_without_an_answer_infers_and_nothing_confirms() {
 }
 
 #[test]
+fn the_state_of_an_inferred_heartbeat_is_counted_while_the_connection_is_open() {
+    let states = |bench: &Bench| bench.tally().heartbeats;
+    let (mut bench, mut facts) = floor_of(10);
+    facts.protocol = Protocol::Opaque;
+    bench.event(Event::Opened(Box::new(facts.clone())));
+    assert_eq!(states(&bench), [0; 3], "no record yet");
+    facts.rx.last_payload = Some(ms(1_000));
+    facts.heartbeat = Some(InferredHeartbeat::Unlearned);
+    bench.trouble(Trouble::Answered, 1_000, &facts);
+    assert_eq!(states(&bench), [0, 1, 0]);
+    // No event announces the following.
+    facts.heartbeat = Some(InferredHeartbeat::Learned);
+    bench.snapshot = Some(facts.clone());
+    bench.until(12_000);
+    assert_eq!(states(&bench), [1, 0, 0]);
+    assert_eq!(bench.core.poll_timeout(), None, "nothing more to learn");
+    facts.fin_rx = true;
+    bench.trouble(Trouble::Answered, 20_000, &facts);
+    assert_eq!(states(&bench), [0; 3]);
+}
+
+#[test]
+fn under_tls_no_heartbeat_is_looked_for_in_a_long_silence() {
+    let (mut bench, mut facts) = floor_of(10);
+    facts.protocol = Protocol::Opaque;
+    facts.heartbeat = Some(InferredHeartbeat::Unlearned);
+    facts.rx.last_payload = Some(ms(1_000));
+    bench.event(Event::Opened(Box::new(facts.clone())));
+    bench.snapshot = Some(facts);
+    bench.until(590_000);
+    assert!(bench.core.poll_timeout().is_some());
+    bench.until(620_000);
+    assert_eq!(bench.core.poll_timeout(), None);
+    assert_eq!(bench.tally().heartbeats, [0, 1, 0]);
+}
+
+#[test]
 fn under_tls_a_lossy_path_gets_more_time() {
     let (mut bench, mut facts) = floor_of(10);
     facts.protocol = Protocol::Opaque;
