@@ -420,7 +420,10 @@ impl Correlator {
             let client = storms::client(facts, forwarded);
             storm.depart(&observation, None, client, &history.tally);
         }
-        let next_check = flow.judge(&observation, self.now, history, &mut self.actions);
+        let mut next_check = flow.judge(&observation, self.now, history, &mut self.actions);
+        if self.sweeps.is_none() {
+            next_check = next_check.min(observation.while_heartbeat_is_unknown());
+        }
         let now = observation.now.max(self.now);
         // Seeded facts may be old, so their deadline may come before the next sweep.
         let waits = flow.is_healthy() && source != FactsSource::Seed;

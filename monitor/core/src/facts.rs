@@ -6,6 +6,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 pub use monitor_common::Direction;
+use serde::{Deserialize, Serialize};
 use strum::{IntoStaticStr, VariantArray};
 
 use super::{loss::Loss, time::Ktime};
@@ -57,6 +58,31 @@ impl Protocol {
     pub const ALL: &'static [Self] = Self::VARIANTS;
 
     /// The name in metrics and logs.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+}
+
+/// What the records of a TLS connection show of its heartbeat.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, IntoStaticStr, VariantArray,
+)]
+#[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
+pub enum InferredHeartbeat {
+    Learned,
+    /// None was recognised yet.
+    #[serde(rename = "none")]
+    #[strum(serialize = "none")]
+    Unlearned,
+    /// The records cannot show one.
+    Refused,
+}
+
+impl InferredHeartbeat {
+    pub const ALL: &'static [Self] = Self::VARIANTS;
+
+    /// The name in metrics.
     pub fn as_str(self) -> &'static str {
         self.into()
     }
@@ -140,6 +166,8 @@ pub struct Facts {
     /// The last completed idle gap of at least a second, or longer than the listener's idle limit.
     /// If this host ended it and nothing was heard since, the longest such gap.
     pub last_idle_gap: Option<IdleGap>,
+    /// Of a TLS connection whose records are followed.
+    pub heartbeat: Option<InferredHeartbeat>,
     /// The first close frame.
     pub close: Option<Close>,
     /// The first close frame or FIN, whichever came first.
@@ -239,6 +267,7 @@ impl Facts {
             ping_rtt: None,
             ping_interval: None,
             last_idle_gap: None,
+            heartbeat: None,
             close: None,
             closing: None,
             fin_rx: false,

@@ -7,7 +7,7 @@ use super::{
     alert::ConnectionAlert,
     connection_ages::EstablishedSecond,
     event::CloseHow,
-    facts::{ClosingBy, Direction, Facts, ListenerId, Protocol},
+    facts::{ClosingBy, Direction, Facts, InferredHeartbeat, ListenerId, Protocol},
     handshake::ClientAddress,
     history::History,
     interned_handshake::InternedHandshake,
@@ -39,6 +39,7 @@ pub(super) struct TrackedFlow {
     /// `None` if the establishment was not seen.
     established: Option<EstablishedSecond>,
     protocol: Protocol,
+    heartbeat: Option<InferredHeartbeat>,
     phase: Phase,
     at_risk: bool,
     death_recorded: bool,
@@ -94,6 +95,7 @@ impl TrackedFlow {
             cgroup: history.enter(facts.cgroup_id),
             established: None,
             protocol: facts.protocol,
+            heartbeat: facts.heartbeat,
             phase: Phase::of(facts).min(Phase::Closing),
             at_risk: false,
             death_recorded: false,
@@ -101,7 +103,7 @@ impl TrackedFlow {
             missing: false,
             reaped: false,
         };
-        history.count(flow.cgroup, |counts| *flow.gauge(counts) += 1);
+        flow.enter_gauges(history);
         flow.count_age(facts, &mut history.tally);
         flow
     }
@@ -118,6 +120,20 @@ impl TrackedFlow {
         }
     }
 
+    fn enter_gauges(&self, history: &mut History) {
+        history.count(self.cgroup, |counts| *self.gauge(counts) += 1);
+        if let Some(gauge) = self.heartbeat_gauge(&mut history.tally) {
+            *gauge += 1;
+        }
+    }
+
+    fn leave_gauges(&self, history: &mut History) {
+        history.count(self.cgroup, |counts| *self.gauge(counts) -= 1);
+        if let Some(gauge) = self.heartbeat_gauge(&mut history.tally) {
+            *gauge -= 1;
+        }
+    }
+
     /// The gauge of connections that includes this one.
     fn gauge<'a>(&self, counts: &'a mut ConnectionCounts) -> &'a mut u64 {
         let phases = &mut counts.connections[self.protocol as usize];
@@ -127,19 +143,26 @@ impl TrackedFlow {
         }
     }
 
-    /// Takes the protocol and the phase from new facts. Reports, once, what started the close.
+    /// The gauge of inferred heartbeats that includes this one.
+    fn heartbeat_gauge<'a>(&self, tally: &'a mut Tally) -> Option<&'a mut u64> {
+        let heartbeat = self.heartbeat.filter(|_| self.phase == Phase::Open)?;
+        Some(&mut tally.heartbeats[heartbeat as usize])
+    }
+
+    /// Takes the protocol, the heartbeat and the phase from new facts. Reports, once, what started the close.
     pub(super) fn advance(
         &mut self,
         facts: &Facts,
         history: &mut History,
         actions: &mut VecDeque<Action>,
     ) {
-        history.count(self.cgroup, |counts| *self.gauge(counts) -= 1);
+        self.leave_gauges(history);
         self.join_cgroup(facts, history);
         let before = self.phase;
         self.protocol = facts.protocol;
+        self.heartbeat = facts.heartbeat;
         self.phase = before.max(Phase::of(facts));
-        history.count(self.cgroup, |counts| *self.gauge(counts) += 1);
+        self.enter_gauges(history);
         self.count_age(facts, &mut history.tally);
         if let Some(closing) = facts.closing
             && before < self.phase
@@ -177,6 +200,10 @@ impl TrackedFlow {
     /// The client's address as forwarded by a proxy.
     pub(super) fn forwarded(&self) -> Option<ClientAddress> {
         self.handshake.as_deref()?.client()
+    }
+
+    pub(super) fn heartbeat(&self) -> Option<InferredHeartbeat> {
+        self.heartbeat
     }
 
     pub(super) fn protocol(&self) -> Protocol {
@@ -283,7 +310,7 @@ impl TrackedFlow {
             history,
             actions,
         );
-        history.count(self.cgroup, |counts| *self.gauge(counts) -= 1);
+        self.leave_gauges(history);
         history.leave(self.cgroup, now);
         if let Some(established) = self.established {
             history.tally.ages.remove(established);
@@ -348,7 +375,7 @@ impl TrackedFlow {
         actions: &mut VecDeque<Action>,
     ) {
         let kind = verdict.kind as usize;
-        history.tally.detected[kind] += 1;
+        history.tally.detected[kind][verdict.certainty as usize] += 1;
         history.count(self.cgroup, |counts| counts.zombies[kind] += 1);
         let at = observation.now.max(now);
         self.report(verdict, at, observation, history, actions);

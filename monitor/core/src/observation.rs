@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    facts::{Direction, Facts, IdleGap},
+    facts::{Direction, Facts, IdleGap, InferredHeartbeat, Protocol},
     hop::{Hop, ListenerRules, Path},
     loss::Loss,
     send_queues::Unsent,
@@ -225,10 +225,33 @@ impl<'a> Observation<'a> {
             Ktime::NEVER
         }
     }
+
+    /// The next check of a TLS connection whose heartbeat may be learned or refused, until no payload has
+    /// passed for a long time.
+    pub(super) fn while_heartbeat_is_unknown(&self) -> Ktime {
+        let facts = self.facts;
+        let is_known = matches!(
+            facts.heartbeat,
+            Some(InferredHeartbeat::Learned | InferredHeartbeat::Refused)
+        );
+        let alive = |last| self.now.since(last) < PINGER_MEMORY;
+        let last_payload = facts.rx.last_payload.max(facts.tx.last_payload);
+        if facts.protocol == Protocol::Opaque
+            && facts.is_open()
+            && !is_known
+            && last_payload.is_some_and(alive)
+        {
+            self.now + HEARTBEAT_CHECK
+        } else {
+            Ktime::NEVER
+        }
+    }
 }
 
 /// The interval of checks for conditions that no event announces.
 pub(super) const RECHECK: Duration = Duration::from_secs(1);
+/// The interval of checks for a heartbeat, which affect only a gauge.
+const HEARTBEAT_CHECK: Duration = Duration::from_secs(10);
 /// With bytes in flight, TCP sends at least this often (`TCP_RTO_MAX`, `include/net/tcp.h`).
 const MAX_RTO: Duration = Duration::from_secs(120);
 /// A flow without a frame for this long has no heartbeat: no known default is above 2 minutes.

@@ -1,4 +1,4 @@
-//! Policy for aborting confirmed zombies: which ones and when. The shell aborts them.
+//! Policy for aborting dead connections: which ones and when. The shell aborts them.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -15,7 +15,7 @@ use super::{
     verdict::{Certainty, VerdictKind},
 };
 
-/// What happens to confirmed zombies.
+/// What happens to dead connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, EnumString)]
 #[serde(rename_all = "kebab-case")]
 #[strum(
@@ -27,15 +27,33 @@ pub enum ReapMode {
     /// They are only reported, like all others.
     #[default]
     Off,
-    /// wsmon reports which ones it would abort.
+    /// wsmon reports which of the confirmed ones it would abort.
     DryRun,
-    /// They are aborted.
+    /// Those whose death is confirmed are aborted.
     Confirmed,
+    /// Also those whose death is inferred from TLS records.
+    Inferred,
 }
 
-/// Neither `off`, `dry-run` nor `confirmed`.
+impl ReapMode {
+    /// Whether connections are aborted.
+    pub fn aborts(self) -> bool {
+        matches!(self, Self::Confirmed | Self::Inferred)
+    }
+
+    /// Whether the certainty of a death is enough.
+    fn accepts(self, certainty: Certainty) -> bool {
+        match self {
+            Self::Off => false,
+            Self::DryRun | Self::Confirmed => certainty == Certainty::Confirmed,
+            Self::Inferred => certainty >= Certainty::Inferred,
+        }
+    }
+}
+
+/// Not the name of a mode.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("invalid mode {0:?}, expected off, dry-run or confirmed")]
+#[error("invalid mode {0:?}, expected off, dry-run, confirmed or inferred")]
 pub struct InvalidReapMode(String);
 
 impl InvalidReapMode {
@@ -66,7 +84,7 @@ impl ReapOutcome {
     }
 }
 
-/// Settings for reaping zombies.
+/// Settings for reaping dead connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReapSettings {
@@ -114,8 +132,8 @@ impl Reaper {
         }
     }
 
-    /// Handles an alert. A connection whose death it confirms becomes due later, unless the verdict
-    /// ends first.
+    /// Handles an alert. A connection whose death it reports with enough certainty becomes due later,
+    /// unless the verdict ends first.
     pub fn offer(&mut self, alert: &Alert) {
         let Subject::Connection(verdict) = &alert.subject else {
             return;
@@ -125,9 +143,7 @@ impl Reaper {
             if let Some(key) = self.queue_keys.remove(&conn) {
                 self.waiting.remove(&key);
             }
-        } else if self.settings.mode != ReapMode::Off
-            && may_be_reaped(verdict)
-            && !self.queue_keys.contains_key(&conn)
+        } else if may_be_reaped(self.settings.mode, verdict) && !self.queue_keys.contains_key(&conn)
         {
             self.offered += 1;
             let key = (alert.at + reap_delay(verdict), self.offered);
@@ -179,9 +195,9 @@ impl Reaper {
     }
 }
 
-/// True if a standing verdict proves that the other end is dead. A suspicion does not, nor does an
-/// application that is slow, or slow to close.
-pub fn may_be_reaped(verdict: &ConnectionVerdict) -> bool {
+/// True if a standing verdict shows that the other end is dead, with the certainty that the mode demands.
+/// A suspicion is never enough, nor is an application that is slow, or slow to close.
+pub fn may_be_reaped(mode: ReapMode, verdict: &ConnectionVerdict) -> bool {
     let dead = match verdict.kind {
         VerdictKind::Expired | VerdictKind::BlackHoled | VerdictKind::Unresponsive => true,
         VerdictKind::HalfClosed
@@ -190,17 +206,22 @@ pub fn may_be_reaped(verdict: &ConnectionVerdict) -> bool {
         | VerdictKind::Expiring
         | VerdictKind::Quiet => false,
     };
-    dead && verdict.certainty == Certainty::Confirmed
+    dead && mode.accepts(verdict.certainty)
 }
 
 /// TCP's evidence of a dead path is final. Pongs may still come, so an unresponsive client gets the
-/// time that confirmed the verdict once more.
+/// time that confirmed the verdict once more. If its death is inferred, it gets more.
 fn reap_delay(verdict: &ConnectionVerdict) -> Duration {
-    match verdict.kind {
-        VerdictKind::Unresponsive => verdict.limit,
+    match (verdict.kind, verdict.certainty) {
+        (VerdictKind::Unresponsive, Certainty::Inferred) => verdict.limit.max(INFERRED_DELAY),
+        (VerdictKind::Unresponsive, _) => verdict.limit,
         _ => Duration::ZERO,
     }
 }
+
+/// What looks like pongs may be texts that the peer sends by a timer, which a browser slows down to once a
+/// minute. The rest is for a retransmission.
+const INFERRED_DELAY: Duration = Duration::from_secs(64);
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -261,8 +282,12 @@ mod tests {
     }
 
     fn reaper(max_per_minute: u32) -> Reaper {
+        reaper_in(ReapMode::Confirmed, max_per_minute)
+    }
+
+    fn reaper_in(mode: ReapMode, max_per_minute: u32) -> Reaper {
         Reaper::new(ReapSettings {
-            mode: ReapMode::Confirmed,
+            mode,
             max_per_minute,
         })
     }
@@ -272,18 +297,63 @@ mod tests {
     }
 
     #[test]
-    fn only_confirmed_deaths_are_reaped() {
-        for &kind in VerdictKind::ALL {
-            assert!(!may_be_reaped(&verdict(1, kind, Certainty::Suspected)));
-            assert!(!may_be_reaped(&verdict(1, kind, Certainty::Inferred)));
-            let confirmed = may_be_reaped(&verdict(1, kind, Certainty::Confirmed));
-            assert_eq!(confirmed, kind.is_death(), "{kind:?}");
+    fn only_deaths_of_the_chosen_certainty_are_reaped() {
+        use Certainty::{Confirmed, Inferred, Suspected};
+        for (mode, reaped) in [
+            (ReapMode::Off, &[][..]),
+            (ReapMode::DryRun, &[Confirmed]),
+            (ReapMode::Confirmed, &[Confirmed]),
+            (ReapMode::Inferred, &[Inferred, Confirmed]),
+        ] {
+            for &kind in VerdictKind::ALL {
+                for certainty in [Suspected, Inferred, Confirmed] {
+                    assert_eq!(
+                        may_be_reaped(mode, &verdict(1, kind, certainty)),
+                        kind.is_death() && reaped.contains(&certainty),
+                        "{mode:?} {kind:?} {certainty:?}"
+                    );
+                }
+            }
         }
-        let mut resolved = alert(1, VerdictKind::Expired, Certainty::Confirmed);
+        let mut resolved = alert(1, VerdictKind::Expired, Confirmed);
         resolved.status = Status::Resolved(crate::AlertResolution::Recovered);
         let mut reaper = reaper(10);
         reaper.offer(&resolved);
         assert_eq!(reaper.poll_timeout(), None);
+    }
+
+    #[test]
+    fn an_inferred_death_is_reaped_only_on_demand_and_after_more_than_a_minute() {
+        let unresponsive = alert(1, VerdictKind::Unresponsive, Certainty::Inferred);
+        for mode in [ReapMode::Off, ReapMode::DryRun, ReapMode::Confirmed] {
+            let mut reaper = reaper_in(mode, 10);
+            reaper.offer(&unresponsive);
+            assert_eq!(reaper.poll_timeout(), None, "{mode:?}");
+        }
+        let mut reaper = reaper_in(ReapMode::Inferred, 10);
+        reaper.offer(&unresponsive);
+        reaper.offer(&alert(2, VerdictKind::Expired, Certainty::Confirmed));
+        assert_eq!(reaper.poll(second(1)), Some(ConnId(2)));
+        assert_eq!(reaper.poll(second(64)), None);
+        let due = unresponsive.at + Duration::from_secs(64);
+        assert_eq!(reaper.poll(due), Some(ConnId(1)));
+    }
+
+    #[test]
+    fn the_names_of_the_modes_are_those_of_the_error() {
+        for (name, mode) in [
+            ("off", ReapMode::Off),
+            ("dry-run", ReapMode::DryRun),
+            ("confirmed", ReapMode::Confirmed),
+            ("inferred", ReapMode::Inferred),
+        ] {
+            assert_eq!(name.parse(), Ok(mode));
+        }
+        let error = "all".parse::<ReapMode>().expect_err("no mode");
+        assert_eq!(
+            error.to_string(),
+            "invalid mode \"all\", expected off, dry-run, confirmed or inferred"
+        );
     }
 
     #[test]

@@ -7,13 +7,13 @@ use monitor_common::stats::ListenerStats;
 use super::{
     connection_ages::ConnectionAges,
     event::CloseHow,
-    facts::{Close, Direction, Facts, Protocol},
+    facts::{Close, Direction, Facts, InferredHeartbeat, Protocol},
     histogram::DurationHistogram,
     idle_gaps::Learned,
     loss::Loss,
     reap::ReapOutcome,
     send_queues::QueueTotals,
-    verdict::VerdictKind,
+    verdict::{Certainty, VerdictKind},
 };
 
 /// The counts of one listener. Arrays are indexed by the enum they are named after (`kind as usize`),
@@ -26,11 +26,13 @@ pub struct Tally {
     pub confirmed_zombies: u64,
     /// Gauge: idle for at least 0.8 of the limit, but not past it.
     pub at_risk: u64,
-    /// Firing episodes, by `VerdictKind`.
-    pub detected: [u64; VerdictKind::ALL.len()],
+    /// Gauge: open TLS connections whose records are followed, by `InferredHeartbeat`.
+    pub heartbeats: [u64; InferredHeartbeat::ALL.len()],
+    /// Firing episodes, by `VerdictKind`, then by the `Certainty` with which they began.
+    pub detected: [[u64; Certainty::ALL.len()]; VerdictKind::ALL.len()],
     /// Episodes that ended with a sign of life, by `VerdictKind`.
     pub recovered: [u64; VerdictKind::ALL.len()],
-    /// Confirmed zombies that were due to be aborted, by `ReapOutcome`.
+    /// Dead connections that were due to be aborted, by `ReapOutcome`.
     pub reaped: [u64; ReapOutcome::ALL.len()],
     /// Gauge: listening sockets on its ports, in all network namespaces.
     pub listen_sockets: u64,
@@ -65,6 +67,11 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// Firing episodes of a kind.
+    pub fn detected(&self, kind: VerdictKind) -> u64 {
+        self.detected[kind as usize].iter().sum()
+    }
+
     pub(super) fn count_close(&mut self, facts: &Facts) {
         match facts.close {
             Some(close) => self.close_codes.count(close),

@@ -52,6 +52,12 @@ impl VerdictKind {
         Self::ALL.iter().copied().filter(|kind| kind.is_zombie())
     }
 
+    /// The certainties that a verdict of this kind can have.
+    pub fn certainties(self) -> impl Iterator<Item = Certainty> {
+        let all = Certainty::ALL.iter().copied();
+        all.filter(move |certainty| self == Self::Unresponsive || *certainty != Certainty::Inferred)
+    }
+
     /// The name of its alert in logs: `zombie`, or the kind itself.
     pub fn alert(self) -> &'static str {
         if self.is_zombie() {
@@ -89,7 +95,7 @@ impl FromStr for VerdictKind {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, IntoStaticStr)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "snake_case")]
 pub enum Certainty {
     Suspected,
@@ -99,7 +105,9 @@ pub enum Certainty {
 }
 
 impl Certainty {
-    /// The name in logs.
+    pub const ALL: &'static [Self] = Self::VARIANTS;
+
+    /// The name in metrics and logs.
     pub fn as_str(self) -> &'static str {
         self.into()
     }

@@ -163,8 +163,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "N", value_parser = config::max_workloads)]
     pub max_workloads: Option<u16>,
 
-    /// Abort confirmed dead connections, so that the application gets an error at once: off, dry-run or
-    /// confirmed [default: off]
+    /// Abort dead connections, so that the application gets an error at once: off, dry-run, confirmed, or
+    /// inferred, which also takes what TLS records show for enough [default: off]
     #[arg(long, value_name = "MODE")]
     pub reap: Option<ReapMode>,
 

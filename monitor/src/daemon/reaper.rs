@@ -1,4 +1,4 @@
-//! Aborts confirmed zombies if configured; [`core::reap`](monitor_core::reap) chooses which.
+//! Aborts dead connections if configured; [`core::reap`](monitor_core::reap) chooses which.
 
 use std::time::Instant;
 
@@ -15,6 +15,7 @@ use monitor_core::{
 /// The policy, and the sockets that carry it out.
 #[derive(Debug)]
 pub(super) struct Reaping {
+    mode: ReapMode,
     policy: Reaper,
     /// `None` unless connections are aborted.
     finder: Option<SocketFinder>,
@@ -22,8 +23,9 @@ pub(super) struct Reaping {
 
 impl Reaping {
     pub(super) fn new(settings: ReapSettings) -> Result<Self, FindError> {
-        let aborts = settings.mode == ReapMode::Confirmed;
+        let aborts = settings.mode.aborts();
         Ok(Self {
+            mode: settings.mode,
             policy: Reaper::new(settings),
             finder: aborts.then(SocketFinder::open).transpose()?,
         })
@@ -53,7 +55,7 @@ impl Reaping {
             let Some(alert) = core.standing(conn) else {
                 continue;
             };
-            if !may_be_reaped(&alert.subject) {
+            if !may_be_reaped(self.mode, &alert.subject) {
                 continue;
             }
             let outcome = match &mut self.finder {

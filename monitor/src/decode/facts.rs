@@ -17,7 +17,8 @@ use super::DecodeError;
 use monitor_core::{
     ConnId, Facts, Ktime, ListenerId,
     facts::{
-        Close, Closing, ClosingBy, Direction, DirectionActivity, IdleGap, Origin, Protocol, Role,
+        Close, Closing, ClosingBy, Direction, DirectionActivity, IdleGap, InferredHeartbeat,
+        Origin, Protocol, Role,
     },
     loss::Loss,
 };
@@ -83,6 +84,7 @@ pub fn facts(s: &Snapshot) -> Result<Facts, DecodeError> {
                 Direction::Tx
             },
         }),
+        heartbeat: heartbeat(s),
         close: match s.close_initiator {
             0 => None,
             1 => Some(close_frame(s, Direction::Rx)),
@@ -140,6 +142,16 @@ pub fn seed(facts: &Facts) -> Published {
         eliciting_sends: u16::try_from(facts.unanswered_transmissions).unwrap_or(u16::MAX),
         unanswered_since: Moment::of(at(facts.unanswered_since)),
         ..Snapshot::EMPTY
+    })
+}
+
+fn heartbeat(s: &Snapshot) -> Option<InferredHeartbeat> {
+    let tls = s.tls()?;
+    let is_learned = s.rx.ping_interval != 0 || s.tx.ping_interval != 0;
+    Some(match is_learned {
+        _ if tls.is_refused() => InferredHeartbeat::Refused,
+        true => InferredHeartbeat::Learned,
+        false => InferredHeartbeat::Unlearned,
     })
 }
 
@@ -207,7 +219,35 @@ pub(crate) fn octets(ip: IpAddr) -> (u8, [u8; 16]) {
 
 #[cfg(test)]
 mod tests {
+    use monitor_common::{
+        flow::Flow,
+        tls::{HelloFact, TlsFlow},
+    };
+
     use super::*;
+
+    #[test]
+    fn only_a_tls_connection_whose_records_are_followed_has_a_state_of_the_heartbeat() {
+        let heartbeat = |snapshot: &Snapshot| facts(snapshot).expect("facts").heartbeat;
+        let mut s = Snapshot {
+            protocol: protocol::OPAQUE,
+            ..Snapshot::EMPTY
+        };
+        assert_eq!(heartbeat(&s), None);
+        let mut flow = Flow::EMPTY;
+        flow.snapshot = s;
+        let mut tls = TlsFlow::EMPTY;
+        flow.tls_hello(&mut tls, HelloFact::version(4));
+        s = flow.snapshot;
+        assert_eq!(heartbeat(&s), Some(InferredHeartbeat::Unlearned));
+        s.rx.ping_interval = 1;
+        assert_eq!(heartbeat(&s), Some(InferredHeartbeat::Learned));
+        flow.tls_hello(&mut tls, HelloFact::OFFERS_H2);
+        s = flow.snapshot;
+        assert_eq!(heartbeat(&s), Some(InferredHeartbeat::Refused));
+        s.protocol = protocol::WEBSOCKET;
+        assert_eq!(heartbeat(&s), None);
+    }
 
     #[test]
     fn the_beginning_of_a_close_is_decoded() {

@@ -1,7 +1,11 @@
 //! The number of listening sockets and connections, and how connections were opened and closed.
 
 use super::{Family, FamilyBuilder, Scrape, families::core_histogram};
-use monitor_core::{CloseHow, facts::Protocol, send_queues::QueueTotals};
+use monitor_core::{
+    CloseHow,
+    facts::{InferredHeartbeat, Protocol},
+    send_queues::QueueTotals,
+};
 
 pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<Family>) {
     let mut live = FamilyBuilder::gauge("connections", "Watched connections.");
@@ -42,6 +46,10 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<Family>) {
     let mut queues = FamilyBuilder::gauge(
         "send_queue_bytes",
         "Bytes in the send queues of the connections, at the last scan of the host's sockets.",
+    );
+    let mut heartbeats = FamilyBuilder::gauge(
+        "heartbeats_inferred",
+        "Open TLS connections whose records are followed, by what they show of the heartbeat.",
     );
     for (listener, tally) in scrape.listeners.iter().zip(&scrape.tallies) {
         if !listener.remote {
@@ -93,12 +101,17 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<Family>) {
         for (stat, bytes) in [("sum", sum), ("max", max.into())] {
             queues.add(&[("listener", name), ("stat", stat)], bytes as f64);
         }
+        for &state in InferredHeartbeat::ALL {
+            let labels = [("listener", name), ("state", state.as_str())];
+            heartbeats.add(&labels, tally.heartbeats[state as usize] as f64);
+        }
         let open = tally.ages.histogram(scrape.now);
         ages.add_histogram(&[("listener", name)], core_histogram(&open));
     }
     out.extend(
         [
-            listening, live, opened, closed, codes, abnormal, durations, ages, queues, over_limit,
+            listening, live, opened, closed, codes, abnormal, durations, ages, queues, heartbeats,
+            over_limit,
         ]
         .map(FamilyBuilder::finish),
     );

@@ -13,7 +13,7 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<Family>) {
     );
     let mut detected = FamilyBuilder::counter(
         "zombies_detected_total",
-        "Detected zombies, one per episode.",
+        "Detected zombies, one per episode, by the certainty with which it began.",
     );
     let mut recovered = FamilyBuilder::counter(
         "zombies_recovered_total",
@@ -21,7 +21,7 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<Family>) {
     );
     let mut reaped = FamilyBuilder::counter(
         "reaped_total",
-        "Attempts to abort a confirmed zombie, by outcome.",
+        "Attempts to abort a dead connection, by outcome.",
     );
     let mut at_risk = FamilyBuilder::gauge(
         "at_risk_connections",
@@ -62,7 +62,12 @@ pub(super) fn families(scrape: &Scrape<'_>, out: &mut Vec<Family>) {
     for ((name, _, tally), listener) in scrape.each().zip(scrape.listeners) {
         for kind in VerdictKind::zombies() {
             let labels = [("listener", name), ("kind", kind.as_str())];
-            detected.add(&labels, tally.detected[kind as usize] as f64);
+            for certainty in kind.certainties() {
+                let [listener, of_kind] = labels;
+                let labels = [listener, of_kind, ("certainty", certainty.as_str())];
+                let episodes = tally.detected[kind as usize][certainty as usize];
+                detected.add(&labels, episodes as f64);
+            }
             recovered.add(&labels, tally.recovered[kind as usize] as f64);
         }
         for &outcome in ReapOutcome::ALL {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{json, owner::OwnerRecord, rates::TrafficRates};
+use super::{json, owner::OwnerRecord, rates::TrafficRates, tls::TlsSummary};
 use monitor_core::{
     ConnId, Handshake,
     facts::{Close, Direction},
@@ -59,6 +59,8 @@ pub struct ConnectionRecord {
     pub tx: DirectionRecord,
     /// `null` unless it was read twice.
     pub rates: Option<TrafficRates>,
+    /// `null` unless its TLS records are followed.
+    pub tls: Option<TlsSummary>,
     pub tcp: TcpRecord,
     pub close: Option<CloseFrame>,
 }

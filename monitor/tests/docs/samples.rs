@@ -24,7 +24,8 @@ use monitor::records::{
     warning::WarningRecord,
 };
 use monitor_core::{
-    CloseHow, ConnId, Ktime, ListenerId, Reason, Transition, facts::Direction,
+    CloseHow, ConnId, Ktime, ListenerId, Reason, Transition,
+    facts::{Direction, InferredHeartbeat},
     handshake::RetryAfter,
 };
 use serde_json::{Value, json};
@@ -102,6 +103,7 @@ fn status(full: bool) -> StatusRecord {
 fn connections() -> [ConnectionRecord; 3] {
     let unseen = ConnectionRecord {
         handshake: None,
+        tls: None,
         close: None,
         ..connection(false)
     };
@@ -166,6 +168,7 @@ fn connection(full: bool) -> ConnectionRecord {
         rx: direction.clone(),
         tx: direction,
         rates: full.then(TrafficRates::default),
+        tls: Some(tls(full)),
         tcp: TcpRecord {
             last_ack_seconds: age,
             unacked_bytes: 1,
@@ -328,15 +331,19 @@ fn transitions() -> Vec<TransitionRecord> {
         .collect()
 }
 
+fn tls(full: bool) -> TlsSummary {
+    TlsSummary {
+        version: full.then(|| "1.3".into()),
+        heartbeat: InferredHeartbeat::Unlearned,
+        refused_for: full.then(|| "h2".into()),
+        heartbeat_interval_seconds: full.then_some(25.0),
+    }
+}
+
 fn connection_summaries() -> [ConnectionSummary; 3] {
     let open = ConnectionSummary {
         close: None,
-        tls: Some(TlsSummary {
-            version: None,
-            heartbeat: "none",
-            refused_for: None,
-            heartbeat_interval_seconds: None,
-        }),
+        tls: Some(tls(false)),
         ..connection_summary(true)
     };
     // The record of its end was lost.
@@ -383,12 +390,7 @@ fn connection_summary(full: bool) -> ConnectionSummary {
         retransmits_total: full.then_some(0),
         longest_idle_gap_seconds: full.then_some(1.0),
         protocol_errors: full.then(|| [("rsv", 1)].into()),
-        tls: full.then_some(TlsSummary {
-            version: Some("1.3"),
-            heartbeat: "learned",
-            refused_for: Some("h2"),
-            heartbeat_interval_seconds: Some(25.0),
-        }),
+        tls: full.then(|| tls(full)),
         verdicts: [None, Some("recovered")]
             .map(|resolution| VerdictSummary {
                 kind: "expired",

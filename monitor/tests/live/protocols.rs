@@ -76,12 +76,16 @@ fn tls_is_opaque_and_expires_like_any_other_connection() {
 
     let opaque = [("protocol", "opaque"), ("state", "open")];
     watch.wait_for_metric("wsmon_connections", &opaque, 1.0);
+    let followed = [("listener", port.as_str()), ("state", "none")];
+    watch.wait_for_metric("wsmon_heartbeats_inferred", &followed, 1.0);
+    assert_eq!(watch.metric("wsmon_heartbeats_inferred", &[]), 1.0);
     let alert = watch.verdict(client.local_addr().unwrap(), "expired", SOON);
     assert_eq!(alert.text("/conn/protocol"), "opaque");
     assert_eq!(watch.metric("wsmon_connections", &[]), 1.0);
     assert_eq!(watch.metric("wsmon_frames_total", &[]), 0.0);
     drop(client);
     watch.wait_for_metric("wsmon_connections", &opaque, 0.0);
+    assert_eq!(watch.metric("wsmon_heartbeats_inferred", &[]), 0.0);
     accepted.abort();
 }
 

@@ -1,7 +1,9 @@
 //! TLS connections: heartbeats inferred from the sizes of records, and clients that stop answering.
 
 use monitor::{records::connection_summary::ConnectionSummary, replay::ReplayRecord};
-use monitor_core::{AlertResolution, Certainty, Status, Subject, VerdictKind};
+use monitor_core::{
+    AlertResolution, Certainty, Status, Subject, VerdictKind, facts::InferredHeartbeat,
+};
 use wire::{
     APPLICATION_DATA, CHANGE_CIPHER_SPEC, Conversation, End, MILLI, Recording, SECOND, START,
     client_hello, server_hello, tls_record,
@@ -114,7 +116,8 @@ fn a_client_that_stops_answering_is_unresponsive_after_two_pings_and_recovers() 
     let connection = only(&played);
     assert_eq!(connection.protocol, "opaque");
     let tls = connection.tls.expect("its records are followed");
-    assert_eq!((tls.version, tls.heartbeat), (Some("1.3"), "learned"));
+    assert_eq!(tls.version.as_deref(), Some("1.3"));
+    assert_eq!(tls.heartbeat, InferredHeartbeat::Learned);
     let interval = tls.heartbeat_interval_seconds.expect("learned");
     assert!((1.9..2.1).contains(&interval), "{interval}");
     // From the sixth on.
@@ -167,7 +170,10 @@ fn an_older_connection_is_recognised_and_its_heartbeat_learned() {
     let connection = only(&played);
     assert_eq!(connection.protocol, "opaque");
     let tls = connection.tls.expect("its records are followed");
-    assert_eq!((tls.version, tls.heartbeat), (None, "learned"));
+    assert_eq!(
+        (tls.version, tls.heartbeat),
+        (None, InferredHeartbeat::Learned)
+    );
 }
 
 #[test]
@@ -179,6 +185,7 @@ fn nothing_is_inferred_where_http_2_was_offered() {
     assert_eq!(alerts(&played), []);
     let connection = only(&played);
     let tls = connection.tls.expect("its records are followed");
-    assert_eq!((tls.heartbeat, tls.refused_for), ("refused", Some("h2")));
+    assert_eq!(tls.heartbeat, InferredHeartbeat::Refused);
+    assert_eq!(tls.refused_for.as_deref(), Some("h2"));
     assert_eq!(connection.tx.pings, Some(0));
 }

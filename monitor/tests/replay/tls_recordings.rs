@@ -117,7 +117,7 @@ fn replayed_clients(path: &Path) -> BTreeMap<String, ReplayedClient> {
                 heartbeat: connection
                     .tls
                     .as_ref()
-                    .map_or("no TLS", |tls| tls.heartbeat)
+                    .map_or("no TLS", |tls| tls.heartbeat.as_str())
                     .to_owned(),
                 called_unresponsive_at: called_unresponsive_at.map(|(_, at)| *at).collect(),
             };

@@ -154,8 +154,8 @@ fn trouble() -> PageData {
             300 + 25 * (minute - 40)
         };
         status[0].zombies.suspected = minute * 7 % 20;
-        tallies[0].detected[VerdictKind::Expired as usize] = minute * 7;
-        tallies[0].detected[VerdictKind::BlackHoled as usize] = minute / 3;
+        tallies[0].detected[VerdictKind::Expired as usize][0] = minute * 7;
+        tallies[0].detected[VerdictKind::BlackHoled as usize][0] = minute / 3;
         tallies[0].reconnect_storm = (40..47).contains(&minute);
     })
 }
@@ -173,7 +173,7 @@ fn many() -> PageData {
         for (index, status) in (0..).zip(status) {
             status.open = (index * 37 + minute * 11) % 1000;
         }
-        tallies[7].detected[VerdictKind::Quiet as usize] = minute;
+        tallies[7].detected[VerdictKind::Quiet as usize][0] = minute;
     })
 }
 

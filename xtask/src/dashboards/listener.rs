@@ -127,7 +127,7 @@ fn verdicts() -> Row {
                     "sum by (outcome) (rate(wsmon_reaped_total{@}[$__rate_interval]))",
                     "{{outcome}}",
                 )
-                .about("Attempts of --reap to abort confirmed zombies."),
+                .about("Attempts of --reap to abort dead connections."),
             Panel::lines("Send queues", BYTES)
                 .query(
                     "sum by (instance) (wsmon_send_queue_bytes{@,stat=\"sum\"})",

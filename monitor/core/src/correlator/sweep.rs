@@ -35,7 +35,7 @@ impl Correlator {
         // first; a change of the other is an event.
         let (source, loss) = (FactsSource::Snapshot, loss.loss());
         let observation = Observation::new(facts, source, self.now, rules, loss, self.staleness);
-        if !self.can_wait(&observation) || self.shows_cgroup(facts) {
+        if !self.can_wait(&observation) || self.shows_cgroup(facts) || self.shows_heartbeat(facts) {
             self.judge(facts.conn, facts, FactsSource::Snapshot);
         }
     }
@@ -58,6 +58,15 @@ impl Correlator {
         !at_risk && self.is_swept_before(deadline, observation.now)
     }
 
+    /// Whether the facts have news of a heartbeat that is counted. Only TLS connections are looked up.
+    fn shows_heartbeat(&self, facts: &Facts) -> bool {
+        facts.heartbeat.is_some()
+            && self
+                .flows
+                .get(facts.conn)
+                .is_some_and(|flow| flow.heartbeat() != facts.heartbeat)
+    }
+
     /// Whether a sweep after `now` is sure to come before `deadline`.
     pub(super) fn is_swept_before(&self, deadline: Ktime, now: Ktime) -> bool {
         self.sweeps.is_some_and(|every| deadline > now + every)
@@ -69,6 +78,7 @@ mod tests {
     use super::*;
     use crate::{
         Action, Alert, Certainty, ConnId, Event, Hop, ListenerRules, OnExpiry, Status, VerdictKind,
+        facts::{InferredHeartbeat, Protocol},
     };
 
     const STALENESS: Duration = Duration::from_millis(260);
@@ -129,6 +139,24 @@ mod tests {
         }
         assert_eq!(alerts(&mut core), []);
         assert_eq!(core.tallies()[0].at_risk, 0);
+    }
+
+    #[test]
+    fn a_sweep_counts_what_was_learned_of_a_heartbeat() {
+        let mut core = core();
+        let mut facts = opened(&mut core);
+        facts.protocol = Protocol::Opaque;
+        for (at, heartbeat, counts) in [
+            (20, InferredHeartbeat::Unlearned, [0, 1, 0]),
+            (40, InferredHeartbeat::Learned, [1, 0, 0]),
+        ] {
+            beat(&mut facts, s(at));
+            facts.heartbeat = Some(heartbeat);
+            core.handle_timeout(s(at));
+            core.handle_swept(&facts);
+            assert_eq!(core.tallies()[0].heartbeats, counts);
+            assert_eq!(core.poll_timeout(), None);
+        }
     }
 
     #[test]

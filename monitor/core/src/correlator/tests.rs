@@ -17,7 +17,7 @@ use crate::{
     AlertResolution, Certainty, CloseHow, Ended, Hop, OnExpiry, PastVerdict, Status, Trouble,
     VerdictKind,
     event::{ReceiveQueue, SendQueue},
-    facts::{Close, Closing, ClosingBy, Direction, IdleGap, Protocol},
+    facts::{Close, Closing, ClosingBy, Direction, IdleGap, InferredHeartbeat, Protocol},
     hop::{Activity, Directions, Path},
     loss::Loss,
 };

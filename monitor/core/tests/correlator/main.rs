@@ -461,8 +461,10 @@ fn assert_gauges_add_up(core: &Correlator) {
         // A warning may stand on a connection at risk; a zombie is past the risk.
         let zombies = VerdictKind::zombies().map(|kind| tally.counts.zombies[kind as usize]);
         assert!(zombies.sum::<u64>() + tally.at_risk <= connections);
-        for kind in VerdictKind::ALL.iter().map(|kind| *kind as usize) {
-            assert!(tally.detected[kind] >= tally.recovered[kind] + tally.counts.zombies[kind]);
+        for &kind in VerdictKind::ALL {
+            let ended_or_standing =
+                tally.recovered[kind as usize] + tally.counts.zombies[kind as usize];
+            assert!(tally.detected(kind) >= ended_or_standing);
         }
     }
 }

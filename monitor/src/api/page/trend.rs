@@ -60,7 +60,7 @@ struct CurrentMinute {
     alerts: BTreeMap<&'static str, u64>,
     /// The kinds of them that stand. An alert that fires again meanwhile has only changed.
     standing: BTreeSet<&'static str>,
-    /// [`Tally::detected`] at the end of the last minute.
+    /// [`Tally::detected`] of each kind at the end of the last minute.
     detected: [u64; VerdictKind::ALL.len()],
 }
 
@@ -108,7 +108,7 @@ impl Trend {
             current.most_zombies = 0;
             current.storm = false;
             current.alerts.clear();
-            current.detected = tally.detected;
+            current.detected = std::array::from_fn(|kind| tally.detected(VerdictKind::ALL[kind]));
         }
         if self.minutes.len() == Self::MINUTES {
             self.minutes.pop_front();
@@ -156,7 +156,7 @@ impl Trend {
             let mut alerts = current.alerts.clone();
             for &kind in VerdictKind::ALL {
                 let before = current.detected[kind as usize];
-                let began = tally.detected[kind as usize].saturating_sub(before);
+                let began = tally.detected(kind).saturating_sub(before);
                 if began > 0 {
                     alerts.insert(kind.as_str(), began);
                 }
@@ -238,7 +238,7 @@ mod tests {
                 limit: MINUTE,
             })
         };
-        tally.detected[VerdictKind::Expired as usize] = 2;
+        tally.detected[VerdictKind::Expired as usize] = [2, 0, 0];
         trend.handle_alert(&alert(Status::Firing, thrash(1)), &tally);
         trend.handle_alert(&alert(Status::Firing, thrash(2)), &tally);
         trend.handle_alert(&alert(Status::Firing, risk()), &tally);
@@ -248,7 +248,7 @@ mod tests {
         trend.handle_alert(&alert(OVER, thrash(3)), &tally);
         trend.handle_alert(&alert(Status::Firing, thrash(1)), &tally);
         trend.handle_alert(&alert(OVER, risk()), &tally);
-        tally.detected[VerdictKind::Expired as usize] = 3;
+        tally.detected[VerdictKind::Expired as usize] = [2, 0, 1];
         let hours = trend.hours(Ktime(2), &status, &[&tally]);
         let alerts = hours[0].iter().map(|timed| timed.point.alerts.clone());
         let expected = [

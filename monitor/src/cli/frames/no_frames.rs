@@ -33,13 +33,14 @@ fn text(watched: usize, examined: usize, opaque: usize, is_filtered: bool) -> St
     let why = if watched == 0 {
         "no connection is watched".to_owned()
     } else if opaque == examined {
-        match watched == examined {
-            true => format!("all {connections} watched connections use TLS, which hides frames"),
-            false => format!(
-                "the oldest {examined} of {connections} watched connections use TLS, which hides \
-                 frames"
-            ),
-        }
+        let which = match watched == examined {
+            true => format!("all {connections}"),
+            false => format!("the oldest {examined} of {connections}"),
+        };
+        format!(
+            "{which} watched connections use TLS, which hides frames; wsmon list has the heartbeats \
+             inferred from its records"
+        )
     } else if is_filtered {
         format!("{connections} connections are watched, but none sent what the filter shows")
     } else {
@@ -58,11 +59,13 @@ mod tests {
             ((0, 0, 0, true), "no frame yet: no connection is watched"),
             (
                 (2, 2, 2, true),
-                "no frame yet: all 2 watched connections use TLS, which hides frames",
+                "no frame yet: all 2 watched connections use TLS, which hides frames; wsmon list has the \
+                 heartbeats inferred from its records",
             ),
             (
                 (5_000, 256, 256, false),
-                "no frame yet: the oldest 256 of 5,000 watched connections use TLS, which hides frames",
+                "no frame yet: the oldest 256 of 5,000 watched connections use TLS, which hides frames; \
+                 wsmon list has the heartbeats inferred from its records",
             ),
             (
                 (2, 2, 1, true),

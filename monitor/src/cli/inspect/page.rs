@@ -52,6 +52,7 @@ impl Page<'_> {
             );
         }
         fields.add("protocol", [protocol(record)]);
+        fields.add("tls", record.tls.iter().map(ToString::to_string));
         let handshake = record.handshake.as_ref();
         let handshake = handshake.map_or("not seen".to_owned(), handshake_text);
         fields.add("handshake", [handshake]);
@@ -208,6 +209,7 @@ mod tests {
         },
         rates::DirectionRates,
         status::tests::{healthy, listener},
+        tls::tests::with_heartbeat,
     };
     use monitor_core::CloseHow;
 
@@ -332,6 +334,22 @@ connection 7 at 2026-11-22 18:37:52.500 UTC
         for line in [
             "\n  age        older than wsmon, found by a scan of the sockets\n",
             "\n  protocol   assumed: no frame was recognised yet\n",
+        ] {
+            assert!(lines.contains(line), "{lines}");
+        }
+    }
+
+    #[test]
+    fn a_tls_connection_says_what_its_records_show() {
+        let mut record = record(&detail(7), None);
+        record.protocol = "opaque".to_owned();
+        record.tls = Some(with_heartbeat());
+        record.rx.pings = 0;
+        let lines = lines(&record, Some(80)).join("\n");
+        for line in [
+            "\n  protocol   opaque: its frames are inside TLS\
+             \n  tls        1.3, heartbeat 25.0 s inferred\n",
+            "\n  pings      none recognised\n",
         ] {
             assert!(lines.contains(line), "{lines}");
         }

@@ -91,6 +91,7 @@ pub(super) fn ping_lines(record: &ConnectionRecord) -> Vec<String> {
         .map(|(side, sender)| format!("{} from {sender}, {}", side.pings, answers(side)))
         .collect();
     match lines.is_empty() {
+        true if record.protocol == "opaque" => vec!["none recognised".to_owned()],
         true => vec!["none".to_owned()],
         false => lines,
     }

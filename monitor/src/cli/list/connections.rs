@@ -66,7 +66,7 @@ fn columns(args: &ListArgs) -> Vec<Column> {
         Column::new("COOKIE"),
         Column::new("LISTENER").shortened_to(8).left_out(2),
         Column::new("PEER"),
-        Column::new("PROTOCOL").left_out(7),
+        Column::new("PROTOCOL").shortened_to(9).left_out(7),
         Column::new("STATE").left_out(6),
         Column::number("AGE").left_out(rank(&[ListOrder::Age], 3)),
         Column::number("IDLE"),
@@ -103,7 +103,7 @@ fn row(record: &ConnectionRecord, is_colored: bool) -> Vec<Cell> {
         record.cookie.0.to_string(),
         record.listener.clone(),
         record.peer.to_string(),
-        record.protocol.clone(),
+        protocol_text(record),
         record.state.as_str().to_owned(),
         Age(record.age_seconds).to_string(),
         Age(record.idle_seconds).to_string(),
@@ -112,6 +112,13 @@ fn row(record: &ConnectionRecord, is_colored: bool) -> Vec<Cell> {
         owner.unwrap_or_else(unknown),
     ];
     cells.into_iter().map(Cell::from).chain([outcome]).collect()
+}
+
+fn protocol_text(record: &ConnectionRecord) -> String {
+    match &record.tls {
+        Some(tls) => format!("tls {tls}"),
+        None => record.protocol.clone(),
+    }
 }
 
 fn unknown() -> String {
@@ -123,9 +130,12 @@ mod tests {
     use super::{super::tests::args, *};
     use crate::{
         cli::table::Table,
-        records::connections::{
-            VerdictRecord,
-            tests::{detail, record},
+        records::{
+            connections::{
+                VerdictRecord,
+                tests::{detail, record},
+            },
+            tls::tests::with_heartbeat,
         },
     };
     use monitor_core::CloseHow;
@@ -152,6 +162,19 @@ COOKIE  LISTENER  PEER                 AGE   IDLE  QUEUE  OWNER          VERDICT
         assert_eq!(table(&[], &record, Some(80)), narrow);
         let by_frames = table(&["--sort", "frames"], &record, Some(80));
         assert!(by_frames.contains("FRAMES RX/TX"), "{by_frames}");
+    }
+
+    #[test]
+    fn a_connection_whose_tls_records_are_followed_says_what_they_show() {
+        let mut record = record(&detail(315_653), None);
+        record.tls = Some(with_heartbeat());
+        let whole = table(&[], &record, None);
+        assert!(
+            whole.contains("  tls 1.3, heartbeat 25.0 s inferred  "),
+            "{whole}"
+        );
+        let narrow = table(&[], &record, Some(104));
+        assert!(narrow.contains("  tls 1.3,…  open  "), "{narrow}");
     }
 
     #[test]

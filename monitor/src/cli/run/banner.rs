@@ -137,6 +137,10 @@ impl Banner<'_> {
                 "aborts confirmed zombies, at most {} a minute",
                 reap.max_per_minute
             )),
+            ReapMode::Inferred => lines.push(format!(
+                "aborts confirmed zombies and those inferred under TLS, at most {} a minute",
+                reap.max_per_minute
+            )),
         }
         lines.push(match self.settings.control() {
             None => "no control socket".to_owned(),

@@ -14,7 +14,7 @@ use crate::{
         sock_diag::sock_destroy::{self, DestroyError},
     },
 };
-use monitor_core::reap::{ReapMode, ReapSettings};
+use monitor_core::reap::ReapSettings;
 
 /// Refuses a second daemon on the same control socket.
 pub(super) async fn refuse_second(control: Option<&Path>) -> Result<(), Failure> {
@@ -42,7 +42,7 @@ pub(super) async fn refused_metrics(error: BindError) -> Failure {
 /// Fails at startup, because reaping without these would fail only at the first zombie, perhaps in a
 /// month.
 pub(super) fn refuse_reaping_without_means(reap: ReapSettings) -> Result<(), Failure> {
-    if reap.mode != ReapMode::Confirmed {
+    if !reap.mode.aborts() {
         return Ok(());
     }
     match sock_destroy::is_supported() {

@@ -6,7 +6,7 @@ use super::{
     CloseFrame, ConnectionRecord, DirectionRecord, HandshakeSummary, State, StateChange, TcpRecord,
     VerdictRecord,
 };
-use crate::records::{numbers::seconds, owner::OwnerRecord};
+use crate::records::{numbers::seconds, owner::OwnerRecord, tls::TlsSummary};
 use monitor_core::{
     CloseHow, ConnectionAlert, Detail, Hop, Ktime, Transition, VerdictKind,
     detail::DirectionTraffic, facts::DirectionActivity, transition::Reason,
@@ -74,6 +74,7 @@ impl ConnectionView<'_> {
             rx: self.side(&facts.rx, &self.detail.rx),
             tx: self.side(&facts.tx, &self.detail.tx),
             rates: None,
+            tls: TlsSummary::new(self.detail),
             tcp: TcpRecord {
                 last_ack_seconds: self.age(facts.ack_progress_at),
                 unacked_bytes: facts.unacked_bytes,

@@ -53,7 +53,7 @@ fn on_a_lossy_path_a_black_hole_is_suspected_until_tcp_has_tried_often_enough() 
         [(27_000, FIRING, BlackHoled, Confirmed)]
     );
     assert_eq!(bench.core.poll_timeout(), None);
-    assert_eq!(bench.tally().detected[BlackHoled as usize], 1);
+    assert_eq!(bench.tally().detected(BlackHoled), 1);
 }
 
 #[test]

@@ -153,6 +153,7 @@ fn on_a_lossy_path_a_pong_may_be_sent_many_times() {
 fn under_tls(interval: u64, rtt: u64) -> (Bench, Facts) {
     let (mut bench, mut facts) = floor_of(10);
     facts.protocol = Protocol::Opaque;
+    facts.heartbeat = Some(InferredHeartbeat::Learned);
     facts.ping_rtt = Some(Duration::from_millis(rtt));
     facts.ping_interval = Some(Duration::from_millis(interval));
     bench.event(Event::Opened(Box::new(facts.clone())));
@@ -224,6 +225,43 @@ fn under_tls_a_second_try_whose_event_was_lost_is_found_in_the_snapshot() {
         bench.emitted,
         [(5_000, FIRING, Unresponsive, Certainty::Inferred)]
     );
+}
+
+#[test]
+fn the_state_of_an_inferred_heartbeat_is_counted_while_the_connection_is_open() {
+    let states = |bench: &Bench| bench.tally().heartbeats;
+    let (mut bench, mut facts) = floor_of(10);
+    facts.protocol = Protocol::Opaque;
+    bench.event(Event::Opened(Box::new(facts.clone())));
+    assert_eq!(states(&bench), [0; 3], "no record yet");
+    facts.rx.last_payload = Some(ms(1_000));
+    facts.heartbeat = Some(InferredHeartbeat::Unlearned);
+    bench.trouble(Trouble::Answered, 1_000, &facts);
+    assert_eq!(states(&bench), [0, 1, 0]);
+    // No event announces the following.
+    facts.heartbeat = Some(InferredHeartbeat::Learned);
+    bench.snapshot = Some(facts.clone());
+    bench.until(12_000);
+    assert_eq!(states(&bench), [1, 0, 0]);
+    assert_eq!(bench.core.poll_timeout(), None, "nothing more to learn");
+    facts.fin_rx = true;
+    bench.trouble(Trouble::Answered, 20_000, &facts);
+    assert_eq!(states(&bench), [0; 3]);
+}
+
+#[test]
+fn under_tls_no_heartbeat_is_looked_for_in_a_long_silence() {
+    let (mut bench, mut facts) = floor_of(10);
+    facts.protocol = Protocol::Opaque;
+    facts.heartbeat = Some(InferredHeartbeat::Unlearned);
+    facts.rx.last_payload = Some(ms(1_000));
+    bench.event(Event::Opened(Box::new(facts.clone())));
+    bench.snapshot = Some(facts);
+    bench.until(590_000);
+    assert!(bench.core.poll_timeout().is_some());
+    bench.until(620_000);
+    assert_eq!(bench.core.poll_timeout(), None);
+    assert_eq!(bench.tally().heartbeats, [0, 1, 0]);
 }
 
 #[test]

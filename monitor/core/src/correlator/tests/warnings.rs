@@ -18,7 +18,7 @@ fn a_hop_that_closes_is_announced_when_a_twentieth_of_its_limit_is_left() {
     bench.closed(CloseHow::Fin, 6_050, &facts);
     let closed = Status::Resolved(AlertResolution::Closed(CloseHow::Fin));
     assert_eq!(bench.emitted[1..], [(6_050, closed, Expiring, Suspected)]);
-    assert_eq!(bench.tally().detected[Expiring as usize], 1);
+    assert_eq!(bench.tally().detected(Expiring), 1);
 }
 
 #[test]
