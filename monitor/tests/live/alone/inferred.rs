@@ -9,7 +9,8 @@ use std::{
 };
 
 use lab::{
-    Certificate, Lab, TlsCipher, Traffic, WssClients, WssServer, WssStack, fresh_port, wait_until,
+    Certificate, Lab, TlsCipher, Traffic, WssClients, WssServer, WssStack, fresh_port,
+    rerun_after_stalls, wait_until,
 };
 
 use crate::stage::Watch;
@@ -17,8 +18,8 @@ use crate::stage::Watch;
 /// Between two pings of a server.
 const EVERY: Duration = Duration::from_secs(2);
 
-/// Pings from which a heartbeat is learned, with two that may go unnoticed in the traffic.
-const LEARNED_AFTER: usize = 7;
+/// Long enough to learn the heartbeat of a text that is sent as regularly as a ping.
+const UNPINGED: Duration = Duration::from_secs(14);
 
 /// Pings that may stay unanswered before a dead client is found.
 const PINGS: u32 = 3;
@@ -32,23 +33,27 @@ const SOON: Duration = Duration::from_secs(90);
 #[test]
 #[ignore = "needs root: network namespaces and programs"]
 fn stopped_clients_of_every_server_are_found_and_living_ones_are_not_accused() {
-    let scene = Scene::begin(WssStack::ALL.map(|stack| (stack, Some(EVERY))));
-    let found = scene.stop_half();
-    let Found { dead, accused, .. } = &found;
-    let wrong: Vec<_> = accused.keys().filter(|it| !dead.contains_key(it)).collect();
+    // Of all runs: no stall excuses it.
+    let mut wrong = Vec::new();
+    rerun_after_stalls(|| {
+        let scene = Scene::begin(WssStack::ALL.map(|stack| (stack, Some(EVERY))));
+        let Found {
+            stopped,
+            dead,
+            accused,
+        } = scene.stop_half();
+        wrong.extend(accused.keys().filter(|it| !dead.contains_key(it)).copied());
+        let limit = stopped + EVERY * PINGS;
+        let late: Vec<_> = dead
+            .iter()
+            .filter(|(peer, _)| accused.get(peer).is_none_or(|at| *at > limit))
+            .map(|(_, client)| client)
+            .collect();
+        let all = dead.len();
+        println!("of {all}, not found in time: {late:?}");
+        assert!(late.len() * 20 <= all, "of {all}, without {late:?}");
+    });
     assert!(wrong.is_empty(), "accused although they live: {wrong:?}");
-    let limit = found.stopped + EVERY * PINGS;
-    let late: Vec<_> = dead
-        .iter()
-        .filter(|(peer, _)| accused.get(peer).is_none_or(|at| *at > limit))
-        .map(|(_, client)| client)
-        .collect();
-    let percent = 100 - late.len() * 100 / dead.len();
-    assert!(
-        percent >= 95,
-        "{percent} % of {} found, without {late:?}",
-        dead.len()
-    );
 }
 
 #[test]
@@ -63,6 +68,8 @@ struct Scene {
     watch: Watch,
     lives: Vec<WssClients>,
     dies: Vec<WssClients>,
+    /// Listeners whose clients shall be found, as in labels.
+    pinged: Vec<String>,
     /// What the server of each is made of.
     stacks: [WssStack; 8],
     /// Addresses of clients that shall be found once they are stopped.
@@ -124,18 +131,20 @@ impl Scene {
             watch,
             lives: Vec::new(),
             dies: Vec::new(),
+            pinged: Vec::new(),
             stacks: servers.map(|(stack, ..)| stack),
             findable: HashMap::new(),
             _servers: Vec::new(),
             _keys: keys,
             _lab: lab,
         };
-        for ((stack, every, _), (server, lives, dies)) in servers.iter().zip(started) {
+        for ((stack, every, addr), (server, lives, dies)) in servers.iter().zip(started) {
             // aiohttp pings only in silence, and ends a silent connection itself before a second ping.
             if every.is_some() && *stack != WssStack::Aiohttp {
                 let clients = dies.connections();
                 let clients = clients.iter().map(|it| (it.local, (*stack, it.traffic)));
                 scene.findable.extend(clients);
+                scene.pinged.push(addr.port().to_string());
             }
             scene._servers.push(server);
             scene.lives.push(lives);
@@ -147,12 +156,12 @@ impl Scene {
     /// Stops half of the clients once the heartbeats are learned, and watches until the others have received as
     /// many pings as it may take to find them.
     fn stop_half(mut self) -> Found {
-        self.wait_for_pings(LEARNED_AFTER);
+        self.wait_for_heartbeats();
         for clients in &mut self.dies {
             clients.stop().unwrap();
         }
         let stopped = Instant::now();
-        self.wait_for_pings(PINGS as usize + 1);
+        self.wait_for_pings(PINGS + 1);
         let mut accused = HashMap::new();
         for alert in self.watch.alerts() {
             let what = ["/status", "/kind", "/certainty"].map(|field| alert.text(field));
@@ -169,12 +178,30 @@ impl Scene {
         }
     }
 
-    /// Waits until each living client has received that many pings from now on. If there are none, for the same
-    /// time.
-    fn wait_for_pings(&self, count: usize) {
-        if self.findable.is_empty() {
+    /// Waits until the heartbeat of each connection is learned.
+    fn wait_for_heartbeats(&self) {
+        if self.pinged.is_empty() {
             // Nothing happens, and that for long enough is the subject here.
-            thread::sleep(EVERY * u32::try_from(count).unwrap());
+            thread::sleep(UNPINGED);
+        }
+        let each = (2 * EACH * Traffic::ALL.len()) as f64;
+        let mut learned = Vec::new();
+        let waited = wait_until("all heartbeats to be learned", SOON, || {
+            let metrics = self.watch.metrics();
+            let of = |listener: &String| {
+                let labels = [("listener", listener.as_str()), ("state", "learned")];
+                metrics.sum("wsmon_heartbeats_inferred", &labels)
+            };
+            learned = self.pinged.iter().map(of).collect();
+            learned.iter().all(|learned| *learned == each)
+        });
+        waited.unwrap_or_else(|error| panic!("{error}: of {each} each, {learned:?}"));
+    }
+
+    /// Waits until each living client has received that many pings from now on. Without pings, for as long.
+    fn wait_for_pings(&self, count: u32) {
+        if self.pinged.is_empty() {
+            thread::sleep(EVERY * count);
             return;
         }
         let pings = || -> HashMap<SocketAddr, usize> {
@@ -190,7 +217,7 @@ impl Scene {
                     || clients
                         .connections()
                         .iter()
-                        .all(|it| it.pings >= before[&it.local] + count)
+                        .all(|it| it.pings >= before[&it.local] + count as usize)
             })
         })
         .unwrap();
