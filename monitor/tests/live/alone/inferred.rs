@@ -24,8 +24,9 @@ const UNPINGED: Duration = Duration::from_secs(14);
 /// Pings that may stay unanswered before a dead client is found.
 const PINGS: u32 = 3;
 
-/// Connections with each traffic to each server: as many live as are stopped.
-const EACH: usize = 3;
+/// Connections with each traffic to each server: as many live as are stopped. Of more deaths at once, some share
+/// an alert.
+const EACH: usize = 2;
 
 /// Far longer than the pings take.
 const SOON: Duration = Duration::from_secs(90);
