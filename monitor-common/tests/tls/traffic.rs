@@ -401,7 +401,7 @@ fn is_unresponsive(s: &Snapshot, now: u64) -> bool {
     let first = s.first_try.nanos(now);
     let second = s.second_try(first);
     let grace = (4_000 * u64::from(s.ping_rtt_us[1])).max(SECOND);
-    let is_quick = u64::from(s.tx.ping_interval) << 24 < 3 * SECOND;
+    let is_quick = u64::from(s.tx.ping_interval) << 24 < 29 * SECOND / 10;
     second != 0
         && now > second + grace
         && (is_quick || now > s.rx.last_payload + 64 * SECOND + grace)

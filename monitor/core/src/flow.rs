@@ -228,7 +228,7 @@ impl TrackedFlow {
         self.advance(observation.facts, history, actions);
         let mut next_check = self.review(observation, now, history, actions);
         let finding = match &self.standing {
-            Some(standing) => rules::judge_graver(observation, standing.verdict.kind),
+            Some(standing) => rules::judge_graver(observation, &standing.verdict),
             None => rules::judge(observation),
         };
         match finding {

@@ -241,7 +241,9 @@ impl<'a> Observation<'a> {
             && !is_known
             && last_payload.is_some_and(alive)
         {
-            self.now + HEARTBEAT_CHECK
+            // At the same time for all connections, so that the daemon wakes up once.
+            let interval = HEARTBEAT_CHECK.as_nanos() as u64;
+            Ktime((self.now.0 / interval + 1) * interval)
         } else {
             Ktime::NEVER
         }

@@ -11,6 +11,7 @@ use strum::{EnumString, IntoStaticStr, VariantArray};
 use super::{
     alert::{Alert, ConnectionVerdict, Subject},
     facts::ConnId,
+    rules::SLOWED_TIMER,
     time::Ktime,
     verdict::{Certainty, VerdictKind},
 };
@@ -210,18 +211,15 @@ pub fn may_be_reaped(mode: ReapMode, verdict: &ConnectionVerdict) -> bool {
 }
 
 /// TCP's evidence of a dead path is final. Pongs may still come, so an unresponsive client gets the
-/// time that confirmed the verdict once more. If its death is inferred, it gets more.
+/// time that confirmed the verdict once more. If its death is inferred, it gets more: what looks like pongs may
+/// be texts that it sends by a timer.
 fn reap_delay(verdict: &ConnectionVerdict) -> Duration {
     match (verdict.kind, verdict.certainty) {
-        (VerdictKind::Unresponsive, Certainty::Inferred) => verdict.limit.max(INFERRED_DELAY),
+        (VerdictKind::Unresponsive, Certainty::Inferred) => verdict.limit.max(SLOWED_TIMER),
         (VerdictKind::Unresponsive, _) => verdict.limit,
         _ => Duration::ZERO,
     }
 }
-
-/// What looks like pongs may be texts that the peer sends by a timer, which a browser slows down to once a
-/// minute. The rest is for a retransmission.
-const INFERRED_DELAY: Duration = Duration::from_secs(64);
 
 const MINUTE: Duration = Duration::from_secs(60);
 

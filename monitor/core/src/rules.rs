@@ -37,39 +37,45 @@ use rule::{Rule, silence_until};
 
 pub(super) use backlogged::{BACKLOGGED_AFTER, CERTAIN_AFTER};
 pub use expiring::is_near_lifetime;
-pub use unresponsive::pace_of_pongs;
+pub use unresponsive::{SLOWED_TIMER, pace_of_pongs};
 
 /// Judges a flow that seems healthy: the first rule that holds, or else the earliest deadline.
 pub fn judge(observation: &Observation<'_>) -> Finding {
     first(observation, &RULES)
 }
 
-/// Judges a flow on which a verdict of `kind` already stands, by the rules that find graver ones.
+/// Judges a flow on which a verdict already stands, by the rules that find graver ones.
 ///
-/// Any zombie is graver than `expiring` and `quiet`. A peer with a closed window may die too: a confirmed
-/// death is graver than `backlogged`.
-pub fn judge_graver(observation: &Observation<'_>, kind: VerdictKind) -> Finding {
-    match kind {
+/// Any zombie is graver than `expiring` and `quiet`. A peer with a closed window may die too, and so may the
+/// path to one whose death is inferred: another, confirmed death is graver than either.
+pub fn judge_graver(observation: &Observation<'_>, standing: &Verdict) -> Finding {
+    match standing.kind {
         VerdictKind::Expiring | VerdictKind::Quiet => first(
             observation,
             RULES.iter().filter(|rule| rule.kind.is_zombie()),
         ),
-        VerdictKind::Backlogged => {
-            match first(
-                observation,
-                RULES.iter().filter(|rule| rule.kind.is_death()),
-            ) {
-                Finding::Holds(verdict) if verdict.certainty < Certainty::Confirmed => {
-                    Finding::NotBefore(observation.now + RECHECK)
-                }
-                finding => finding,
-            }
+        VerdictKind::Backlogged => confirmed_death(observation, standing.kind),
+        VerdictKind::Unresponsive if standing.certainty == Certainty::Inferred => {
+            confirmed_death(observation, standing.kind)
         }
         VerdictKind::Expired
         | VerdictKind::BlackHoled
         | VerdictKind::Unresponsive
         | VerdictKind::HalfClosed
         | VerdictKind::Stalled => Finding::NotBefore(Ktime::NEVER),
+    }
+}
+
+/// Looks for a confirmed death of another kind than the one that stands.
+fn confirmed_death(observation: &Observation<'_>, standing: VerdictKind) -> Finding {
+    let others = RULES
+        .iter()
+        .filter(|rule| rule.kind.is_death() && rule.kind != standing);
+    match first(observation, others) {
+        Finding::Holds(verdict) if verdict.certainty < Certainty::Confirmed => {
+            Finding::NotBefore(observation.now + RECHECK)
+        }
+        finding => finding,
     }
 }
 

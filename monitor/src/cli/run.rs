@@ -164,7 +164,7 @@ pub struct RunArgs {
     pub max_workloads: Option<u16>,
 
     /// Abort dead connections, so that the application gets an error at once: off, dry-run, confirmed, or
-    /// inferred, which also takes what TLS records show for enough [default: off]
+    /// inferred, which also aborts what TLS records show as dead [default: off]
     #[arg(long, value_name = "MODE")]
     pub reap: Option<ReapMode>,
 

@@ -194,10 +194,11 @@ fn grace(observation: &Observation<'_>) -> Duration {
 }
 
 const MIN_PING_GRACE: Duration = Duration::from_secs(1);
-/// Of heartbeats that both sides send by timers: STOMP clients use 4 to 20 s, SignalR's 15 s.
-const MIN_TIMER: Duration = Duration::from_secs(3);
+/// Of heartbeats that both sides send by timers: STOMP clients use 4 to 20 s, SignalR's 15 s. Less than 3 s by a
+/// tenth of a second, because intervals are smoothed and rounded down.
+const MIN_TIMER: Duration = Duration::from_millis(2_900);
 /// The timers of a hidden page fire once a minute. The rest is for a retransmission.
-const SLOWED_TIMER: Duration = Duration::from_secs(64);
+pub const SLOWED_TIMER: Duration = Duration::from_secs(64);
 /// `TCP_RTO_MIN` (`include/net/tcp.h`).
 const MIN_RTO: Duration = Duration::from_millis(200);
 /// Most peers' TCP has given up by then.

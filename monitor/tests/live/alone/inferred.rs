@@ -184,6 +184,10 @@ impl Scene {
         if self.pinged.is_empty() {
             // Nothing happens, and that for long enough is the subject here.
             thread::sleep(UNPINGED);
+            let all = (2 * EACH * Traffic::ALL.len() * self.stacks.len()) as f64;
+            self.watch
+                .wait_for_metric("wsmon_heartbeats_inferred", &[], all);
+            return;
         }
         let each = (2 * EACH * Traffic::ALL.len()) as f64;
         let mut learned = Vec::new();
