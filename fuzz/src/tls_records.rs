@@ -42,7 +42,7 @@ pub mod act {
     pub const IS_SENT: u8 = 1;
     /// The segment is lost.
     pub const IS_LOST: u8 = 2;
-    /// Bytes that are no record.
+    /// Bytes that aren't a record.
     pub const IS_GARBAGE: u8 = 4;
     /// The last segment of this direction again, instead of a new one.
     pub const IS_REPEATED: u8 = 8;

@@ -83,7 +83,6 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
 ///
 /// # Errors
 /// If one of these cannot be read.
-/// When one of these cannot be read.
 pub(crate) fn sources_hash(workspace: &Path, flags: &[&str]) -> Result<String> {
     let mut hash = Sha256::new();
     let mut add = |name: &str, content: &[u8]| {

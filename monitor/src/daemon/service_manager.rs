@@ -24,7 +24,8 @@ use crate::records::printable::printable;
 /// systemd drops a message of more than 4,096 bytes.
 const LONGEST_STATUS: usize = 2_000;
 
-/// Messages that may wait for a service manager that does not read. The last ones say everything that counts.
+/// Messages that may wait for a service manager that does not read. Older ones are dropped, because the last ones
+/// hold the whole current state.
 const MAX_UNSENT: usize = 8;
 
 /// The service manager. Without one, which is without `NOTIFY_SOCKET` in the environment, nothing is reported.
@@ -132,8 +133,8 @@ impl ServiceManager {
         }
     }
 
-    /// The time after which the service manager considers a daemon stuck that does not report that it lives; `None`
-    /// if it does not care.
+    /// How long the service manager waits for a sign of life before it considers the daemon stuck; `None` if it
+    /// sets no limit.
     pub(super) fn watchdog_limit(&self) -> Option<Duration> {
         self.0.as_ref()?;
         sd_notify::watchdog_enabled()

@@ -31,7 +31,7 @@ impl Format {
     }
 }
 
-/// What the metrics server knows of itself.
+/// The metrics server's figures about its own work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ServerFigures {
     /// How long the last exposition took, from its request to its text.
@@ -70,7 +70,7 @@ impl Exposition {
         }
     }
 
-    /// Adds what the metrics server knows of itself.
+    /// Adds the metrics server's figures about its own work.
     pub fn with_server(mut self, server: &ServerFigures) -> Self {
         let mut duration = FamilyBuilder::gauge(
             "scrape_duration_seconds",

@@ -1,4 +1,4 @@
-//! Recordings over TLS of real servers, held against the truth beside them.
+//! Replays recordings of real servers over TLS, and compares the verdicts with the truth in the JSON files.
 
 use std::{
     collections::BTreeMap,

@@ -19,7 +19,7 @@ use crate::{
 
 const CONTAINERFILE: &str = "deploy/container/Containerfile";
 
-/// What the image says of itself, besides what the Containerfile does.
+/// Labels of the image in addition to those in the Containerfile.
 pub(super) struct Labels<'a> {
     pub(super) version: &'a str,
     /// The commit.

@@ -112,7 +112,7 @@ pub(crate) fn run(boot: &Boot<'_>, mut line: impl FnMut(&str)) -> Result<()> {
         .args(["-chardev", "stdio,id=results,signal=off"])
         .args(boot.architecture.results_port());
     if let Some(disk) = boot.disk {
-        // QEMU's options separate with commas, and a doubled one stands for itself.
+        // QEMU separates options by commas. A doubled comma is a literal one.
         let disk = disk.to_string_lossy().replace(',', ",,");
         command.arg("-drive").arg(format!(
             "file={disk},format=raw,if=virtio,snapshot=on,cache=unsafe"

@@ -1,19 +1,19 @@
 //! Finds connections whose end no kernel program reported.
 //!
-//! The kernel can skip a program, and then the snapshot of a closed connection stays. A connection is
-//! given up when two complete scans that sought it wherever it can be do not find its socket, and none finds it
-//! in between. A single scan may miss one, because sock_diag resumes by position in a table that changes.
+//! The kernel can skip a program, and then the snapshot of a closed connection stays. A connection is given up
+//! after two complete scans that searched for its socket wherever it can be and did not find it, if none finds
+//! it in between. A single scan may miss one, because sock_diag resumes by position in a table that changes.
 
 use crate::kernel::sock_diag::scan::known::Fate;
 use monitor_core::ConnId;
 
-/// Searches after which a missed connection is given up, or is not sought everywhere any more.
+/// Searches after which a missed connection is given up, or no longer searched for everywhere.
 const SEARCHES: u8 = 2;
 
 /// Maximum number of scans between two incomplete searches of all namespaces, as a power of two.
 const MAX_PAUSE: u32 = 6;
 
-/// What the scans have found, and what the next one has to seek everywhere.
+/// What the scans have found, and what the next one has to search for everywhere.
 #[derive(Debug, Default)]
 pub(super) struct Presence {
     /// The connections that the last scan found. Sorted, as are the missed ones.
@@ -33,7 +33,7 @@ struct Missed {
     conn: ConnId,
     /// Whether a scan has ever found it.
     was_found: bool,
-    /// Complete scans since then that sought it wherever it can be.
+    /// Complete scans since then that searched for it wherever it can be.
     searches: u8,
 }
 
@@ -49,7 +49,7 @@ pub(super) struct Coverage {
 }
 
 impl Presence {
-    /// Whether a connection in `known`, which is sorted, has to be sought in all namespaces.
+    /// Whether a connection in `known`, which is sorted, has to be searched for in all namespaces.
     ///
     /// An incomplete search decides nothing. While one follows another, they come more and more rarely.
     pub(super) fn must_search_everywhere(&self, known: &[ConnId]) -> bool {
@@ -188,9 +188,9 @@ mod tests {
     #[derive(Default)]
     struct Dead {
         presence: Presence,
-        /// Whether the last scan found it in a namespace. It is sought there, once.
+        /// Whether the last scan found it in a namespace. The next one looks it up there, once.
         is_located: bool,
-        /// Scans that sought it wherever it can be, and all of them.
+        /// Scans that searched for it wherever it can be, and all of them.
         searches: usize,
         scans: usize,
     }
@@ -228,7 +228,7 @@ mod tests {
             (true, true, 2),
             (true, false, 2),
             (false, true, 2),
-            // The first scan does not seek it anywhere.
+            // The first scan does not search for it anywhere.
             (false, false, 3),
         ] {
             let mut dead = Dead {

@@ -48,7 +48,7 @@ pub struct Scan {
     /// Those whose connections were queried one by one, and the number of queries.
     pub queried: usize,
     pub queries: usize,
-    /// Those whose connections were not read. Nothing that is sought can be in them.
+    /// Those whose connections were not read. No connection that is searched for can be in them.
     pub skipped: usize,
     /// Network namespaces that could not be scanned. Their older connections are unknown.
     pub refused: Vec<RefusedNamespace>,

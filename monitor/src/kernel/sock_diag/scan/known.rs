@@ -1,9 +1,9 @@
 //! Scans the sockets of the connections that the daemon knows.
 //!
-//! Each is sought in the namespace where the last scan found it. A new one is sought in the namespaces where
-//! something listens on its port, if this host's end is the server, and else in every namespace with
+//! Each is looked up in the namespace where the last scan found it. A new one is looked up in the namespaces
+//! where something listens on its port, if this host's end is the server, and else in every namespace with
 //! connections. In each namespace the connections are dumped or queried one by one, whichever costs less.
-//! What this misses, the caller lets the next scan seek in all namespaces, by `everywhere`.
+//! If this misses some, the caller sets `everywhere`, and the next scan searches all namespaces for them.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -40,10 +40,10 @@ const MAX_LOOKUPS: usize = 32_768;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     Found,
-    /// It was sought wherever it can be: where the last scan found it, or everywhere. This proves something
+    /// It was searched for wherever it can be: where the last scan found it, or everywhere. This proves something
     /// only if the scan is complete.
     Absent,
-    /// It may be where it was not sought.
+    /// It may be where the scan did not search.
     Unlocated,
 }
 

@@ -73,7 +73,7 @@ impl UnplacedConnections {
         }
     }
 
-    /// Adds those to be sought in this namespace to `known`, the connections that were found there. Returns
+    /// Adds those to be looked up in this namespace to `known`, the connections that were found there. Returns
     /// `None` if they are more than `affords` allows to query.
     pub(super) fn add_to(
         &mut self,
@@ -127,7 +127,7 @@ mod tests {
         }
     }
 
-    /// The cookies to be sought, if at most ten are affordable.
+    /// The cookies to be looked up, if at most ten are affordable.
     fn cookies(
         unplaced: &mut UnplacedConnections,
         known: &[SocketKey],
