@@ -243,7 +243,7 @@ impl<'a> Observation<'a> {
         {
             // At the same time for all connections, so that the daemon wakes up once.
             let interval = HEARTBEAT_CHECK.as_nanos() as u64;
-            Ktime((self.now.0 / interval + 1) * interval)
+            Ktime((self.now.0 / interval + 1).saturating_mul(interval))
         } else {
             Ktime::NEVER
         }

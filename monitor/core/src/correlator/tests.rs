@@ -188,6 +188,7 @@ fn retransmit(facts: &mut Facts, at: u64) {
 }
 
 const FIRING: Status = Status::Firing;
+const SUPERSEDED: Status = Status::Resolved(AlertResolution::Superseded);
 const RECOVERED: Status = Status::Resolved(AlertResolution::Recovered);
 use Certainty::{Confirmed, Suspected};
 use VerdictKind::{

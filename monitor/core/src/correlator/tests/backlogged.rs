@@ -3,8 +3,6 @@
 use super::*;
 use crate::send_queues::SendQueues;
 
-const SUPERSEDED: Status = Status::Resolved(AlertResolution::Superseded);
-
 /// The peer's window closes at `at`. Its kernel answers a probe every ten seconds.
 fn close_window(bench: &mut Bench, facts: &mut Facts, at: u64) {
     facts.peer_window_closed_at = Some(ms(at));

@@ -152,12 +152,11 @@ fn a_zombie_verdict_replaces_a_warning() {
     let facts = Facts::just_opened(1, ms(0));
     bench.event(Event::Opened(Box::new(facts)));
     bench.until(7_000);
-    let superseded = Status::Resolved(AlertResolution::Superseded);
     assert_eq!(
         bench.emitted,
         [
             (3_260, FIRING, Quiet, Suspected),
-            (6_260, superseded, Quiet, Suspected),
+            (6_260, SUPERSEDED, Quiet, Suspected),
             (6_260, FIRING, Expired, Suspected),
         ]
     );
