@@ -232,7 +232,7 @@ fn under_tls_a_path_that_dies_later_is_a_confirmed_death() {
         [
             inferred,
             (57_000, SUPERSEDED, Unresponsive, Certainty::Inferred),
-            (57_000, FIRING, BlackHoled, Certainty::Confirmed)
+            (57_000, FIRING, BlackHoled, Confirmed)
         ]
     );
 }
