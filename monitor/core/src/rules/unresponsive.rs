@@ -46,7 +46,7 @@ fn find(observation: &Observation<'_>) -> Finding {
         );
     };
     let is_inferred = has_inferred_pings(observation);
-    let (first, patience) = match is_inferred {
+    let (first, wait) = match is_inferred {
         // The second try causes an event.
         true => (Ktime::NEVER, grace(observation)),
         false => (
@@ -58,9 +58,9 @@ fn find(observation: &Observation<'_>) -> Finding {
         None => Ktime::NEVER,
         Some(second) if is_inferred => {
             let silent_since = facts.rx.last_payload.unwrap_or(since);
-            (second + patience).max(silent_since + slowed_timer(observation) + patience)
+            (second + wait).max(silent_since + slowed_timer(observation) + wait)
         }
-        Some(second) => second + patience,
+        Some(second) => second + wait,
     };
     if observation.now < first.min(second) {
         return Finding::NotBefore(first.min(second));
@@ -73,7 +73,7 @@ fn find(observation: &Observation<'_>) -> Finding {
     }
     let (certainty, limit) = match certainty(observation) {
         Certainty::Confirmed => (Certainty::Confirmed, ping_deadline(observation)),
-        Certainty::Inferred => (Certainty::Inferred, patience),
+        Certainty::Inferred => (Certainty::Inferred, wait),
         Certainty::Suspected if observation.now >= second => {
             (Certainty::Suspected, usual_grace(observation))
         }

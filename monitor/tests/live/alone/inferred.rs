@@ -18,9 +18,6 @@ use crate::stage::Watch;
 /// Between two pings of a server.
 const EVERY: Duration = Duration::from_secs(2);
 
-/// Long enough to learn the heartbeat of a text that is sent as regularly as a ping.
-const UNPINGED: Duration = Duration::from_secs(14);
-
 /// Pings that may stay unanswered before a dead client is found.
 const PINGS: u32 = 3;
 
@@ -182,9 +179,14 @@ impl Scene {
     /// Waits until the heartbeat of each connection is learned.
     fn wait_for_heartbeats(&self) {
         if self.pinged.is_empty() {
-            // Nothing happens, and that for long enough is the subject here.
-            thread::sleep(UNPINGED);
-            let all = (2 * EACH * Traffic::ALL.len() * self.stacks.len()) as f64;
+            // Only polls look like pings: their answers repeat the text.
+            let polls = (2 * EACH * self.stacks.len()) as f64;
+            let learned = [("state", "learned")];
+            wait_until("the polls to be learned", SOON, || {
+                self.watch.metric("wsmon_heartbeats_inferred", &learned) >= polls
+            })
+            .unwrap();
+            let all = polls * Traffic::ALL.len() as f64;
             self.watch
                 .wait_for_metric("wsmon_heartbeats_inferred", &[], all);
             return;
@@ -206,6 +208,7 @@ impl Scene {
     /// Waits until each living client has received that many pings from now on. Without pings, for as long.
     fn wait_for_pings(&self, count: u32) {
         if self.pinged.is_empty() {
+            // Nothing happens, and that for long enough is the subject here.
             thread::sleep(EVERY * count);
             return;
         }
